@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file es_wire.h
+ * The messages between httpd children and the hub, used by both ends.
+ *
+ *   door   one AF_UNIX SOCK_SEQPACKET pair, made by the httpd parent before anything forks. Every
+ *          child and every hub that the parent starts inherits it. Only HELLO travels on it: a
+ * child makes a stream pair of its own and sends the hub one end. A HELLO sent while no hub runs
+ * waits in the door until the next hub reads it. link   such a stream pair. One request and its
+ * answer at a time; a child keeps idle links and takes another one for each concurrent request.
+ * When a child dies its links close, and with them every reservation that they hold.
+ *
+ * A message is an es_wire_head_t in host byte order (both ends are one machine), then `len` bytes
+ * of payload; with ES_WIRE_FD set one descriptor rides on the first byte. Both ends refuse another
+ * version: after a reload an old child may meet a hub of a newer build.
+ *
+ *   child                                  hub
+ *   RESERVE  hold message (JSON)    ──▶    cursors are fixed, now
+ *            ◀── ANSWER code, text
+ *   (head and initial body are written to the client)
+ *   HOLD     descriptor             ──▶    the reserved stream starts on it; no answer
+ *   RELEASE                         ──▶    or: the reservation is given up; no answer
+ *   PUBLISH  {"items": [...]}       ──▶    ◀── ANSWER once every item is in the hub
+ *   STATS    "json", "prometheus"   ──▶    ◀── ANSWER with the counters in that form
+ */
+#ifndef ES_WIRE_H
+#define ES_WIRE_H
+
+#include "es_base.h"
+#include "es_grip.h"
+
+enum {
+    ES_WIRE_VERSION = 1,
+    ES_WIRE_MAX = 2 * 1024 * 1024 /* bytes of one payload, either way */
+};
+
+typedef enum es_wire_type {
+    ES_WIRE_HELLO = 1,
+    ES_WIRE_RESERVE,
+    ES_WIRE_HOLD,
+    ES_WIRE_RELEASE,
+    ES_WIRE_PUBLISH,
+    ES_WIRE_STATS,
+    ES_WIRE_ANSWER
+} es_wire_type_t;
+
+enum { ES_WIRE_FD = 1 }; /* flag: a descriptor comes with this message */
+
+typedef struct es_wire_head {
+    uint32_t magic;
+    uint16_t version;
+    uint8_t type; /* es_wire_type_t */
+    uint8_t flags;
+    uint32_t number; /* an answer repeats its request's */
+    uint32_t code;   /* ANSWER: es_err_t */
+    uint32_t len;
+} es_wire_head_t;
+
+/* ---- blocking side (children) --------------------------------------------------------------- */
+
+/** Makes a link: sends one end of a new pair through the door. ES_EIO with errno. The caller closes
+ * the other end, `*ret`. */
+es_err_t es_wire_connect(int door, int *ret);
+
+/** Sends one message whole. `fd` -1: no descriptor; the caller keeps its own copy. Waits at most
+ * `timeout_ms` for room each time: ES_EAGAIN (the link is then useless: close it). ES_EIO: errno.
+ */
+es_err_t es_wire_send(int link, es_wire_type_t type, uint32_t number, es_str_t payload, int fd,
+                      int timeout_ms);
+
+/** Waits for the answer to `number`. `*ret_text` is NUL-terminated, the caller frees.
+ * ES_EAGAIN: nothing within `timeout_ms`; ES_EIO: the hub is gone; ES_EINVAL: not our protocol. */
+es_err_t es_wire_answer(int link, uint32_t number, int timeout_ms, es_err_t *ret_code,
+                        char **ret_text, size_t *ret_len);
+
+/* ---- non-blocking side (hub) ---------------------------------------------------------------- */
+
+/** One end of a link as the hub reads it: bytes so far and descriptors that came with them. */
+typedef struct es_wire_reader {
+    char *p;
+    size_t n;
+    size_t cap;
+    size_t taken; /* length of the message that es_wire_next gave out last */
+    int fds[4];   /* received, not yet claimed by a message; owned */
+    int fd_count;
+} es_wire_reader_t;
+
+typedef struct es_wire_message {
+    es_wire_head_t head;
+    es_str_t payload; /* points into the reader, valid until the next call on it */
+    int fd;           /* -1, or owned by the caller from now on */
+} es_wire_message_t;
+
+void es_wire_reader_init(es_wire_reader_t *r);
+void es_wire_reader_free(es_wire_reader_t *r); /* closes unclaimed descriptors */
+
+/** Reads once what the link has. ES_EAGAIN: nothing now; ES_EIO: closed by the other end or broken;
+ * ES_EINVAL: more descriptors than messages could name; ES_EFULL: this process may open no more
+ * files, a descriptor is lost; ES_ENOMEM. */
+es_err_t es_wire_fill(int link, es_wire_reader_t *r);
+
+/** Takes the next whole message. ES_EAGAIN: not there yet; ES_EINVAL, ES_ETOOBIG: close the link,
+ * `detail` says why. */
+es_err_t es_wire_next(es_wire_reader_t *r, es_wire_message_t *ret, es_detail_t *detail);
+
+/** Sends an answer without waiting. ES_EAGAIN when the link has no room: the caller closes it. */
+es_err_t es_wire_reply(int link, uint32_t number, es_err_t code, es_str_t text);
+
+/** Reads one HELLO: the new link's descriptor, non-blocking. ES_EAGAIN: none; ES_EIO: the last
+ * holder of the other end is gone; ES_EINVAL: a packet that is no HELLO of this version, dropped;
+ * ES_EFULL: this process may open no more files, the link is lost. */
+es_err_t es_wire_hello(int door, int *ret, es_detail_t *detail);
+
+/* ---- the hold message ----------------------------------------------------------------------- */
+
+/** How the bytes of a held stream are written, and whom they go to. */
+typedef struct es_delivery {
+    bool chunked; /* HTTP/1.1 chunks; false: raw bytes, the end of the connection ends the body */
+    char *peer;   /* the client's address, for logs; owned; NULL: unknown */
+    char *uri;    /* the request's path, for logs; owned; NULL: unknown */
+} es_delivery_t;
+
+/** {"hold": {...}, "delivery": {"framing": "chunked"|"raw", "peer": ..., "uri": ...}}: the one
+ * description of a held stream, for the wire, for a hand-over, for logs. The caller frees. */
+es_err_t es_hold_encode(const es_instruct_t *in, const es_delivery_t *delivery, char **ret,
+                        size_t *ret_len);
+es_err_t es_hold_decode(es_str_t json, es_instruct_t **ret, es_delivery_t *ret_delivery,
+                        es_detail_t *detail);
+void es_delivery_clear(es_delivery_t *delivery);
+
+#endif

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Layer 3: what ties the hub to httpd. Private to mod_eventstream.c and src/httpd.
+ *
+ * In the parent: supervise.c makes the door, forks the hub, forks it again when it dies.
+ * In a child, in a request's thread: grip.c wraps the application's handler, grip_filter.c looks at
+ * its answer, hold.c reserves a stream in the hub and hands the connection over; publish.c and
+ * status.c are handlers of their own. hublink.c is how all of them talk to the hub.
+ *
+ * Memory is the request's pool, unless a comment says otherwise.
+ */
+#ifndef ES_HTTPD_H
+#define ES_HTTPD_H
+
+#include <stddef.h> /* before APR: its rings then use the compiler's offsetof */
+
+#include "httpd.h"
+#include "http_config.h"
+#include "http_core.h"
+#include "http_log.h"
+#include "http_protocol.h"
+#include "http_request.h"
+#include "apr_lib.h"
+#include "apr_strings.h"
+
+#include "es_grip.h"
+#include "es_hub.h"
+#include "es_wire.h"
+
+extern module AP_MODULE_DECLARE_DATA eventstream_module;
+APLOG_USE_MODULE(eventstream);
+
+/* Numbers of our log lines, in front of the text. httpd's own AH numbers are not ours to use. */
+#define ESLOGNO(n) "ES" #n ": "
+
+enum { ES_UNSET = -1 };
+
+/* Process-wide settings; only the main server's are used. */
+typedef struct es_server_conf {
+    apr_array_header_t *pull; /* const char *: EventStreamPull */
+    int threads;              /* EventStreamThreads */
+    apr_int64_t max_lag;      /* EventStreamMaxLag, bytes */
+} es_server_conf_t;
+
+/* Settings of a location. */
+typedef struct es_dir_conf {
+    int grip;             /* EventStreamGrip */
+    const char *grip_iss; /* EventStreamGripKey */
+    const es_key_t *grip_key;
+    const char *publish_iss;     /* EventStreamPublishKey; NULL: any */
+    const es_key_t *publish_key; /* NULL: no token is asked for */
+} es_dir_conf_t;
+
+/* config.c */
+extern const command_rec es_commands[];
+void *es_dir_conf_create(apr_pool_t *p, char *path);
+void *es_dir_conf_merge(apr_pool_t *p, void *base, void *add);
+void *es_server_conf_create(apr_pool_t *p, server_rec *s);
+void *es_server_conf_merge(apr_pool_t *p, void *base, void *add);
+const es_dir_conf_t *es_dir_conf(const request_rec *r);
+const es_server_conf_t *es_server_conf(const server_rec *s);
+const es_key_t *es_signing_key(const es_dir_conf_t *conf); /* the location's, else the random one */
+apr_status_t es_random_key_make(apr_pool_t *p);            /* post_config */
+
+/* supervise.c: the parent */
+int es_supervise_post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s);
+void es_supervise_child_init(apr_pool_t *pchild, server_rec *s);
+int es_supervise_monitor(apr_pool_t *p, server_rec *s);
+int es_supervise_door(void); /* a child's end of the door */
+
+/* hub_main.c: the hub process, from fork to exit. Does not return. */
+void es_hub_main(server_rec *s, apr_pool_t *p, int door) __attribute__((noreturn));
+
+/* hublink.c: any request thread of a child */
+typedef struct es_hublink es_hublink_t;
+void es_hublink_child_init(apr_pool_t *pchild, server_rec *s);
+/* One request and its answer. Waits for a hub that is being restarted. ES_EAGAIN: there is none for
+ * too long. `*text` is in r->pool. When `keep` is not NULL and the code is ES_OK, the link stays
+ * reserved for the caller, who ends it with es_hublink_give. */
+es_err_t es_hublink_call(request_rec *r, es_wire_type_t type, es_str_t payload, const char **text,
+                         es_hublink_t **keep);
+es_err_t es_hublink_tell(es_hublink_t *link, es_wire_type_t type, int fd); /* no answer comes */
+void es_hublink_give(es_hublink_t *link, bool good); /* good: somebody else may use it */
+
+/* headers.c: between httpd's tables and layer 1 */
+bool es_headers_have_grip(request_rec *r);
+const es_header_t *es_headers_of_answer(request_rec *r, size_t *count);
+void es_headers_to_application(request_rec *r, const es_dir_conf_t *conf);
+void es_headers_strip(request_rec *r, const es_instruct_t *in, bool held);
+void es_headers_status(request_rec *r, int code, const char *reason);
+void es_headers_replace(request_rec *r, const es_response_t *response);
+
+/* hold.c: the one interface to the ways of holding a connection */
+typedef struct es_hold_handle es_hold_handle_t;
+/* Fixes the cursors. OK, or the HTTP status that the client gets, with the reason logged. */
+int es_hold_reserve(request_rec *r, const es_instruct_t *in, es_hold_handle_t **ret);
+/* Head and initial body are written and flushed: the connection goes to the hub. Returns what the
+ * handler returns. */
+int es_hold_start(request_rec *r, es_hold_handle_t *hold);
+void es_hold_release(es_hold_handle_t *hold); /* NULL is fine */
+
+/* detach.c: plain HTTP/1.x; the socket moves to the hub */
+bool es_detach_possible(request_rec *r, const char **why_not);
+es_err_t es_detach(request_rec *r, es_hublink_t *link);
+
+/* grip.c, grip_filter.c */
+typedef enum es_grip_state {
+    ES_GRIP_WAIT,    /* no byte of the answer has come */
+    ES_GRIP_PASS,    /* not ours, or nothing to hold: the filter is gone */
+    ES_GRIP_STREAM,  /* held: the initial body goes through as it comes */
+    ES_GRIP_COLLECT, /* the whole body is needed before anything can be sent */
+    ES_GRIP_FAILED   /* the answer is swallowed; the client gets ctx->failure */
+} es_grip_state_t;
+
+typedef struct es_grip_ctx {
+    es_grip_state_t state;
+    bool complete;               /* the end of the application's body has come */
+    bool broken;                 /* the application's answer broke off */
+    bool stripped;               /* the head of a held answer is ready for the client */
+    bool is_instruct_body;       /* application/grip-instruct */
+    int failure;                 /* HTTP status, in ES_GRIP_FAILED */
+    es_instruct_t *in;           /* freed with r->pool */
+    es_hold_handle_t *hold;      /* released with r->pool when it was not started */
+    es_buf_t body;               /* ES_GRIP_COLLECT; freed with r->pool */
+    const char *accept_encoding; /* of the client, given back to a response that is not held */
+} es_grip_ctx_t;
+
+int es_grip_handler(request_rec *r);
+apr_status_t es_grip_filter(ap_filter_t *f, apr_bucket_brigade *bb);
+es_grip_ctx_t *es_grip_ctx(request_rec *r); /* NULL: this request is not wrapped */
+extern ap_filter_rec_t *es_grip_filter_handle;
+/* What the answer's head asks for, once the instruct is known: sets the next state. */
+void es_grip_decide(request_rec *r, es_grip_ctx_t *ctx);
+void es_grip_fail(request_rec *r, es_grip_ctx_t *ctx, int status);
+
+/* publish.c, status.c */
+int es_publish_handler(request_rec *r);
+int es_status_handler(request_rec *r);
+
+#endif

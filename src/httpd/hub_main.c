@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The hub process, from the fork to its exit: gives up what httpd's parent had (listeners, root,
+ * signal handlers), names itself, and runs layer 2 with httpd's log behind it.
+ */
+#include "es_httpd.h"
+
+#include "ap_listen.h"
+#include "ap_mpm.h"
+#include "mpm_common.h"
+#include "unixd.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+
+/* The error log, for layers 1 and 2. The line is made on the stack: no pool may grow with the log.
+ */
+__attribute__((format(printf, 4, 0))) static void write_log(void *ctx, int level, const char *id,
+                                                            const char *fmt, va_list args)
+{
+    server_rec *s = ctx;
+    char line[1024];
+
+    vsnprintf(line, sizeof line, fmt, args);
+    ap_log_error(APLOG_MARK, level, 0, s, "%s: %s", id, line);
+}
+
+static uint64_t monotonic_ms(void *ctx)
+{
+    struct timespec t;
+
+    (void)ctx;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* Puts the title where ps looks: over the command line that httpd was started with, as long as that
+ * is. The kernel tells where it lies in fields 48 and 49 of /proc/self/stat. Without them the
+ * thread name has to do. */
+static void set_title(const char *title)
+{
+    unsigned long start = 0, end = 0;
+    char line[2048];
+    char *p;
+    FILE *f = fopen("/proc/self/stat", "r");
+    size_t n;
+    int field;
+
+    prctl(PR_SET_NAME, "eventstream-hub", 0, 0, 0);
+    if (!f) {
+        return;
+    }
+    n = fread(line, 1, sizeof line - 1, f);
+    fclose(f);
+    line[n] = '\0';
+    p = strrchr(line, ')'); /* the end of field 2, which may hold blanks */
+    for (field = 2; p && field < 48; field++) {
+        p = strchr(p + 1, ' ');
+    }
+    if (!p || sscanf(p, "%lu %lu", &start, &end) != 2 || end <= start + 1) {
+        return;
+    }
+    memset((char *)(uintptr_t)start, 0, end - start);
+    apr_cpystrn((char *)(uintptr_t)start, title, end - start);
+}
+
+/* Every stream is a descriptor: take all that the limits allow. */
+static void raise_descriptor_limit(server_rec *s)
+{
+    struct rlimit lim;
+
+    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
+        lim.rlim_cur = lim.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &lim) != 0) {
+            ap_log_error(APLOG_MARK, APLOG_WARNING, errno, s,
+                         ESLOGNO(0010) "the hub's limit of descriptors cannot be raised");
+        }
+    }
+}
+
+/* SIGTERM and SIGINT become readable on the descriptor; httpd's own signals mean nothing here. */
+static int make_stop(void)
+{
+    sigset_t set;
+
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGUSR1, SIG_IGN);
+    signal(SIGWINCH, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL);
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0) {
+        return -1;
+    }
+    return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+/* Each request that is being held or published may have a link to the hub open. */
+static int spare_files(void)
+{
+    enum { OWN = 64 }; /* epoll, ZeroMQ, logs, what httpd left open */
+    int daemons = 1, threads = 1;
+
+    ap_mpm_query(AP_MPMQ_MAX_DAEMONS, &daemons);
+    ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads);
+    return daemons * (threads > 1 ? threads : 1) + OWN;
+}
+
+void es_hub_main(server_rec *s, apr_pool_t *p, int door)
+{
+    const es_server_conf_t *conf = es_server_conf(s);
+    es_hub_config_t config = {
+        .threads = conf->threads == ES_UNSET ? 0 : conf->threads,
+        .max_lag = conf->max_lag == ES_UNSET ? ES_HUB_LAG_DEFAULT : (size_t)conf->max_lag,
+        .spare_files = spare_files(),
+        .pull = (const char *const *)conf->pull->elts,
+        .pull_count = conf->pull->nelts,
+        .door = door,
+        .log = { .write = write_log,
+                 .ctx = s,
+                 .level = ap_get_server_module_loglevel(s, APLOG_MODULE_INDEX) },
+        .now_ms = monotonic_ms
+    };
+
+    config.stop = make_stop();
+    if (config.stop < 0) {
+        ap_log_error(APLOG_MARK, APLOG_CRIT, errno, s,
+                     ESLOGNO(0011) "the hub cannot start: signals");
+        _exit(1);
+    }
+    set_title("httpd: eventstream hub");
+    ap_close_listeners();
+    raise_descriptor_limit(s);
+    if (ap_run_drop_privileges(p, s) != 0) {
+        ap_log_error(APLOG_MARK, APLOG_CRIT, 0, s,
+                     ESLOGNO(0012) "the hub cannot change to the server's User");
+        _exit(1);
+    }
+    _exit(es_hub_run(&config) == ES_OK ? 0 : 1);
+}

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A child's links to the hub. A request thread takes an idle link or opens one, sends its request,
+ * waits for the answer and puts the link back; apr_reslist keeps them. So there is no reader
+ * thread, no table of open requests, and a slow answer holds up nobody else.
+ *
+ * When the hub was restarted, idle links are dead ends: sending on one fails, it is thrown away and
+ * the next is tried, until a fresh one goes through the door. Its hello waits there until the new
+ * hub reads it. A request that got no answer is sent again to the new hub. Nothing can come twice
+ * by that: the streams of the old hub died with it.
+ */
+#include "es_httpd.h"
+
+#include "ap_mpm.h"
+#include "apr_reslist.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+enum {
+    PATIENCE = 10,   /* seconds that a request waits for a hub in all */
+    IDLE_MAX = 4,    /* links that stay open without work */
+    RETRY_STEP = 20, /* milliseconds more before each try, once the idle links are used up */
+    RETRY_MAX = 200  /* milliseconds between two tries at most */
+};
+
+struct es_hublink {
+    int fd;
+    uint32_t number; /* of the last request */
+};
+
+static apr_reslist_t *links; /* of this child; thread-safe */
+
+static apr_status_t link_make(void **ret, void *params, apr_pool_t *pool)
+{
+    es_hublink_t *link = malloc(sizeof *link);
+
+    (void)params;
+    (void)pool;
+    if (!link) {
+        return APR_ENOMEM;
+    }
+    link->number = 0;
+    if (es_wire_connect(es_supervise_door(), &link->fd) != ES_OK) {
+        const apr_status_t rv = errno;
+
+        free(link);
+        return rv;
+    }
+    *ret = link;
+    return APR_SUCCESS;
+}
+
+static apr_status_t link_end(void *resource, void *params, apr_pool_t *pool)
+{
+    es_hublink_t *link = resource;
+
+    (void)params;
+    (void)pool;
+    close(link->fd);
+    free(link);
+    return APR_SUCCESS;
+}
+
+void es_hublink_child_init(apr_pool_t *pchild, server_rec *s)
+{
+    int threads = 1;
+    apr_status_t rv;
+
+    ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads);
+    /* Two for each thread: nothing may wait for a link that another request holds. */
+    rv = apr_reslist_create(&links, 0, IDLE_MAX, 2 * threads + 2, 0, link_make, link_end, NULL,
+                            pchild);
+    if (rv != APR_SUCCESS) {
+        ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s,
+                     ESLOGNO(0020) "a child cannot keep links to the hub; its requests will fail");
+        links = NULL;
+    }
+}
+
+void es_hublink_give(es_hublink_t *link, bool good)
+{
+    if (good) {
+        apr_reslist_release(links, link);
+    }
+    else {
+        apr_reslist_invalidate(links, link);
+    }
+}
+
+es_err_t es_hublink_tell(es_hublink_t *link, es_wire_type_t type, int fd)
+{
+    return es_wire_send(link->fd, type, ++link->number, es_str(""), fd, PATIENCE * 1000);
+}
+
+/* One try on one link. ES_EIO and ES_EAGAIN: the link is of no use. */
+static es_err_t ask(es_hublink_t *link, es_wire_type_t type, es_str_t payload, apr_time_t deadline,
+                    es_err_t *code, char **text)
+{
+    const apr_interval_time_t left = deadline - apr_time_now();
+    const int left_ms = left > 0 ? (int)apr_time_as_msec(left) : 0;
+    const uint32_t number = ++link->number;
+    size_t len = 0;
+    es_err_t err = es_wire_send(link->fd, type, number, payload, -1, left_ms);
+
+    return err == ES_OK ? es_wire_answer(link->fd, number, left_ms, code, text, &len) : err;
+}
+
+static void text_to_pool(request_rec *r, char *text, const char **ret)
+{
+    *ret = apr_pstrdup(r->pool, text);
+    free(text);
+}
+
+/* Links of a hub that died are replaced at once. A hub that refuses new ones is not asked at full
+ * speed. */
+static void pause_before(int attempt)
+{
+    const int ms = (attempt - IDLE_MAX) * RETRY_STEP;
+
+    if (ms > 0) {
+        apr_sleep(apr_time_from_msec(ms < RETRY_MAX ? ms : RETRY_MAX));
+    }
+}
+
+es_err_t es_hublink_call(request_rec *r, es_wire_type_t type, es_str_t payload, const char **text,
+                         es_hublink_t **keep)
+{
+    const apr_time_t deadline = apr_time_now() + apr_time_from_sec(PATIENCE);
+    es_err_t err = ES_EAGAIN, code = ES_OK;
+    int attempt = 0;
+
+    *text = "the hub does not answer";
+    while (links && apr_time_now() < deadline) {
+        void *resource = NULL;
+        char *answer = NULL;
+
+        pause_before(attempt++);
+        if (apr_reslist_acquire(links, &resource) != APR_SUCCESS) {
+            continue; /* the door is full until a hub reads it, or we have no descriptor left */
+        }
+        err = ask(resource, type, payload, deadline, &code, &answer);
+        if (err == ES_OK) {
+            text_to_pool(r, answer, text);
+            if (keep && code == ES_OK) {
+                *keep = resource;
+            }
+            else {
+                es_hublink_give(resource, true);
+            }
+            return code;
+        }
+        es_hublink_give(resource, false);
+        if (err != ES_EIO) {
+            break; /* no answer in all the time, out of memory, or a hub that speaks otherwise */
+        }
+        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r,
+                      ESLOGNO(0021) "a link to the hub is dead: the next one");
+    }
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r,
+                  ESLOGNO(0022) "no answer from the hub within %d s (%s)", PATIENCE,
+                  es_err_name(err));
+    return ES_EAGAIN;
+}

@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The hub's objects and who owns them.
+ *
+ *   es_frame_t    one message, immutable, counted by reference, shared by all threads
+ *   es_channel_t  one loop's view of one channel: the log of its newest frames and the
+ * subscriptions on it. Made by the intake, then used by its loop alone; the loop frees it when told
+ * to es_stream_t   one held connection. Made by the intake, run by its loop, freed by the intake
+ *   es_sub_t      a stream's cursor into one channel's log; part of its stream
+ *   es_entry_t    the intake's record of one channel over all loops
+ *   es_queue_t    the intake's orders to a loop, one producer and one consumer
+ *
+ * Threads: a function named *_loop_* or that takes an es_loop_t runs in that loop's thread; one
+ * that takes an es_intake_t runs in the intake. Frames, queues and counters may be touched by both.
+ */
+#ifndef ES_HUB_INT_H
+#define ES_HUB_INT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "es_grip.h"
+#include "es_hub.h"
+#include "es_wire.h"
+
+typedef struct es_loop es_loop_t;
+typedef struct es_stream es_stream_t;
+typedef struct es_channel es_channel_t;
+typedef struct es_entry es_entry_t;
+
+/* ---- frame.c ----------------------------------------------------------------------------------
+ */
+
+/* What a frame could make a subscription's filters do; see es_frame_mask_of_filters. When the masks
+ * of frame and subscription have no bit in common, the frame goes out as it stands. */
+typedef uint32_t es_mask_t;
+#define ES_MASK(filter) ((es_mask_t)1 << (filter))
+#define ES_MASK_ASSERT                                                                             \
+    ((es_mask_t)1 << 31) /* the item asserts content filters; in every subscription */
+
+typedef struct es_frame {
+    atomic_uint refs;
+    es_action_t action; /* ES_ACTION_SEND or ES_ACTION_CLOSE */
+    es_mask_t mask;
+    es_item_t *item; /* owned; its content is moved to `bytes`; NULL for a frame that is no item */
+    uint32_t len;    /* of the content */
+    uint32_t head_len; /* of the chunk size line before it */
+    char bytes[];      /* size line, content, CRLF: raw framing is a part of chunked framing */
+} es_frame_t;
+
+es_frame_t *es_frame_make(es_str_t content);     /* one reference; NULL: out of memory */
+es_frame_t *es_frame_from_item(es_item_t *item); /* takes the item, also when it fails with NULL */
+void es_frame_ref(es_frame_t *frame, unsigned int n);
+void es_frame_unref(es_frame_t *frame);
+es_str_t es_frame_bytes(const es_frame_t *frame, bool chunked); /* what goes to the socket */
+es_str_t es_frame_content(const es_frame_t *frame);
+size_t es_frame_cost(const es_frame_t *frame); /* bytes that it counts for in a log's bound */
+es_frame_t *es_frame_terminator(void);         /* the chunk that ends a body; static, never freed */
+
+/* ---- channel.c --------------------------------------------------------------------------------
+ */
+
+typedef struct es_log_entry {
+    es_frame_t *frame; /* one reference */
+    uint64_t order;    /* the hub-wide order of publishes, to merge channels */
+} es_log_entry_t;
+
+typedef struct es_sub {
+    es_stream_t *stream;
+    es_channel_t *channel;
+    uint64_t cursor; /* position in the log of the next frame for this stream */
+    char *last_id;   /* newest item id seen here, for build-id; NULL: none */
+    uint32_t index;  /* in channel->subs; ES_SUB_OFF: not on it */
+    es_mask_t mask;
+    bool behind; /* counted in channel->behind */
+    uint8_t filter_count;
+    uint8_t filters[ES_MAX_FILTERS];
+} es_sub_t;
+
+#define ES_SUB_OFF UINT32_MAX
+
+struct es_channel {
+    char *name;
+    size_t name_len;
+    es_entry_t *entry; /* the intake's; loops leave it alone */
+
+    es_log_entry_t *ring; /* ring_cap slots, a power of two */
+    uint32_t ring_cap;
+    uint64_t tail; /* position of the oldest frame held */
+    uint64_t head; /* position that the next frame gets */
+    size_t bytes;  /* cost of the frames held */
+    size_t fresh;  /* cost of those that came since the last flush pass */
+
+    es_sub_t **subs;
+    uint32_t sub_count;
+    uint32_t sub_cap;
+    uint32_t behind; /* subscriptions that still need a frame of the log */
+
+    bool dirty; /* in loop->dirty: moved since the last flush pass */
+    es_channel_t *next_dirty;
+};
+
+es_channel_t *es_channel_make(es_str_t name, es_entry_t *entry);
+void es_channel_free(es_channel_t *channel); /* no subscription may be left */
+/* Puts a frame at the head; takes the reference, also on failure. The oldest frames go when the
+ * log's cost would pass `max_bytes`; the newest is always kept. */
+es_err_t es_channel_append(es_channel_t *channel, es_frame_t *frame, uint64_t order,
+                           size_t max_bytes);
+const es_log_entry_t *es_channel_at(const es_channel_t *channel, uint64_t position);
+es_err_t es_channel_join(es_channel_t *channel, es_sub_t *sub); /* cursor at the head */
+void es_channel_leave(es_sub_t *sub);
+void es_channel_settle(es_sub_t *sub);       /* after a flush: is it behind, may the log go? */
+void es_channel_rest(es_channel_t *channel); /* a flush pass is over: not dirty any more */
+
+/* ---- wheel.c ----------------------------------------------------------------------------------
+ */
+
+typedef struct es_timer {
+    struct es_timer *prev, *next; /* NULL: not armed */
+    uint64_t due;                 /* tick */
+} es_timer_t;
+
+enum {
+    ES_WHEEL_TICK = 100, /* milliseconds; timers fire up to one tick late, never early */
+    ES_WHEEL_SLOTS = 1024
+};
+
+typedef struct es_wheel {
+    es_timer_t slots[ES_WHEEL_SLOTS]; /* list heads */
+    uint64_t now;                     /* the last tick that was run */
+    size_t armed;
+} es_wheel_t;
+
+void es_wheel_init(es_wheel_t *wheel, uint64_t now_ms);
+void es_wheel_arm(es_wheel_t *wheel, es_timer_t *timer, uint64_t due_ms); /* re-arms an armed one */
+void es_wheel_disarm(es_wheel_t *wheel, es_timer_t *timer);
+/* Fires what is due. `fire` may arm and disarm any timer. */
+void es_wheel_run(es_wheel_t *wheel, uint64_t now_ms, void (*fire)(void *ctx, es_timer_t *timer),
+                  void *ctx);
+int es_wheel_timeout(const es_wheel_t *wheel,
+                     uint64_t now_ms); /* for epoll_wait; -1: nothing armed */
+
+/* ---- stream.c ---------------------------------------------------------------------------------
+ */
+
+typedef enum es_stream_state {
+    ES_STREAM_RESERVED = 0,
+    ES_STREAM_LIVE,
+    ES_STREAM_ENDED
+} es_stream_state_t;
+
+typedef enum es_end {
+    ES_END_CLIENT = 0, /* the client went away */
+    ES_END_ACTION,     /* a publisher said close */
+    ES_END_LAG,        /* too slow: it would have missed messages */
+    ES_END_ERROR,      /* a system call failed */
+    ES_END_SHUTDOWN,   /* the hub stops */
+    ES_END_RELEASED,   /* given up before it was held */
+    ES_END_COUNT
+} es_end_t;
+
+const char *es_end_name(es_end_t end);
+
+struct es_stream {
+    es_loop_t *loop;
+    int fd;        /* -1 until held and after the end */
+    uint8_t state; /* es_stream_state_t */
+    uint8_t end;   /* es_end_t, once ended */
+    bool chunked;
+    bool blocked;            /* the socket is full: wait for EPOLLOUT */
+    bool refused;            /* out of memory at its reservation: ends when it is held */
+    bool tracked;            /* frames are rendered for this stream alone, one at a time */
+    uint8_t keep_alive_mode; /* es_keep_alive_mode_t */
+    uint16_t sub_count;
+    uint64_t keep_alive_ms; /* 0: none */
+    es_frame_t *keep_alive; /* shared with the streams that have the same; one reference */
+    es_frame_t *pending;    /* partly written; one reference */
+    size_t pending_off;     /* bytes of it that are gone */
+    es_timer_t timer;
+    uint64_t last_ms; /* last delivery, for idle keep-alives */
+    uint64_t bytes;   /* written since the hold */
+    es_pairs_t meta;  /* Grip-Set-Meta */
+    char *peer;       /* for logs; may be NULL */
+    char *uri;        /* for logs; may be NULL */
+    es_stream_t *prev,
+        *next; /* in loop->streams; once ended, `next` chains loop->dead and the way back */
+    es_sub_t subs[];
+};
+
+/* Takes meta, peer and uri out of the instruct and the delivery facts. NULL: out of memory. */
+es_stream_t *es_stream_make(es_instruct_t *in, es_delivery_t *delivery);
+void es_stream_free(es_stream_t *stream); /* ended, or never given to a loop */
+
+void es_stream_loop_flush(es_stream_t *stream, uint64_t now_ms);      /* writes all that it can */
+void es_stream_loop_keep_alive(es_stream_t *stream, uint64_t now_ms); /* its timer fired */
+void es_stream_loop_end(es_stream_t *stream, es_end_t end); /* to loop->dead; does nothing twice */
+
+/* ---- deliver.c: what one frame is for one subscription ------------------------------------------
+ */
+
+typedef enum es_verdict { ES_DELIVER_SHARED, ES_DELIVER_OWN, ES_DELIVER_SKIP } es_verdict_t;
+
+/* Runs the subscription's filters. ES_DELIVER_OWN: *ret_own is a frame for this stream alone. */
+es_verdict_t es_deliver_filter(es_sub_t *sub, es_frame_t *frame, es_frame_t **ret_own);
+
+/* ---- queue.c ----------------------------------------------------------------------------------
+ */
+
+typedef enum es_order {
+    ES_ORDER_PUBLISH, /* frame (one reference) to channel */
+    ES_ORDER_RESERVE, /* stream: put it on its channels */
+    ES_ORDER_HOLD,    /* stream starts on fd */
+    ES_ORDER_RELEASE, /* reserved stream is given up */
+    ES_ORDER_FREE,    /* channel has no stream left */
+    ES_ORDER_STOP     /* end all, leave the thread */
+} es_order_t;
+
+typedef struct es_command {
+    es_order_t what;
+    int fd;
+    es_channel_t *channel;
+    es_stream_t *stream;
+    es_frame_t *frame;
+    uint64_t order;
+} es_command_t;
+
+enum {
+    ES_QUEUE_MAX = 65536,             /* commands that wait; then the intake waits */
+    ES_QUEUE_BYTES = 64 * 1024 * 1024 /* cost of their frames */
+};
+
+typedef struct es_queue {
+    pthread_mutex_t lock;
+    pthread_cond_t room;
+    es_command_t *v; /* written by the intake */
+    size_t n, cap;
+    size_t bytes;
+    int wake; /* eventfd, readable when the queue is not empty */
+} es_queue_t;
+
+es_err_t es_queue_init(es_queue_t *queue);
+void es_queue_destroy(es_queue_t *queue);
+/* Intake: adds one. A publish waits while the queue is full; other orders are bounded by the
+ * streams there are. ES_ENOMEM: not added. */
+es_err_t es_queue_push(es_queue_t *queue, const es_command_t *command);
+/* Loop: takes all that is there. `*v` and `*cap` are its spare vector, swapped in. Returns the
+ * count. */
+size_t es_queue_take(es_queue_t *queue, es_command_t **v, size_t *cap);
+
+/* ---- loop.c -----------------------------------------------------------------------------------
+ */
+
+typedef struct es_counters {  /* written by one loop, read by the intake */
+    _Atomic uint64_t streams; /* live now */
+    _Atomic uint64_t deliveries;
+    _Atomic uint64_t keep_alives;
+    _Atomic uint64_t bytes;
+    _Atomic uint64_t ended[ES_END_COUNT];
+} es_counters_t;
+
+void es_count(_Atomic uint64_t *counter, int64_t delta); /* by the counter's one writer */
+
+typedef struct es_return { /* ended streams on their way back to the intake */
+    pthread_mutex_t lock;
+    es_stream_t *first;
+    int wake; /* eventfd */
+} es_return_t;
+
+struct es_loop {
+    const es_hub_config_t *config;
+    int number;
+    pthread_t thread;
+    int epoll;
+    es_queue_t queue;
+    es_return_t *back;
+    es_wheel_t wheel;
+    es_counters_t counters;
+    es_stream_t *streams; /* all of this loop, reserved and live */
+    es_stream_t *dead;    /* ended in this round; go back at its end */
+    es_channel_t *dirty;  /* channels to flush in this round */
+    bool stopping;
+};
+
+es_err_t es_loop_start(es_loop_t *loop, int number, const es_hub_config_t *config,
+                       es_return_t *back);
+void es_loop_join(es_loop_t *loop);    /* after ES_ORDER_STOP */
+void es_loop_destroy(es_loop_t *loop); /* joined, and every stream is back at the intake */
+
+/* ---- registry.c -------------------------------------------------------------------------------
+ */
+
+struct es_entry {
+    char *name;
+    size_t name_len;
+    uint32_t streams; /* over all loops */
+    struct {
+        es_channel_t *channel; /* NULL: no stream of that loop is on it */
+        uint32_t streams;
+    } loop[];
+};
+
+typedef struct es_registry es_registry_t;
+
+es_err_t es_registry_make(int loops, es_registry_t **ret);
+void es_registry_free(es_registry_t *registry);
+es_entry_t *es_registry_find(es_registry_t *registry, es_str_t name);
+size_t es_registry_count(const es_registry_t *registry);
+/* Counts one more stream of that loop on the channel. NULL: out of memory. */
+es_channel_t *es_registry_join(es_registry_t *registry, es_str_t name, int loop);
+/* Counts one less. When it was the last of its loop, returns true: the caller has the loop free it.
+ */
+bool es_registry_leave(es_registry_t *registry, es_channel_t *channel, int loop);
+
+/* ---- intake.c, link.c, pull.c, publish.c, stats.c -----------------------------------------------
+ */
+
+typedef enum es_source_kind {
+    ES_SOURCE_DOOR,
+    ES_SOURCE_STOP,
+    ES_SOURCE_BACK,
+    ES_SOURCE_PULL,
+    ES_SOURCE_LINK
+} es_source_kind_t;
+
+typedef struct es_source { /* what an epoll event of the intake points to */
+    es_source_kind_t kind;
+    int fd;
+} es_source_t;
+
+typedef struct es_link {
+    es_source_t source;
+    es_wire_reader_t reader;
+    es_stream_t *reserved; /* belongs to its loop; named here until HOLD or RELEASE */
+    struct es_link *prev, *next;
+} es_link_t;
+
+typedef struct es_pull {
+    es_source_t source;
+    const char *endpoint;
+    void *socket;    /* ZeroMQ PULL; NULL: not bound yet */
+    bool complained; /* a failed bind is logged once */
+} es_pull_t;
+
+typedef struct es_tame { /* lets the first lines of a kind through, then counts */
+    uint64_t window_ms;  /* start of the current window */
+    unsigned int seen;
+} es_tame_t;
+
+enum { ES_LINKS_MAX = 8192 };
+
+typedef struct es_intake {
+    const es_hub_config_t *config;
+    int epoll;
+    es_source_t door, stop, back_source;
+    es_return_t back;
+    es_link_t *links;
+    size_t link_count;
+    void *zmq;
+    es_pull_t pull[ES_HUB_PULL_MAX];
+    uint64_t pull_retry_ms; /* when to try again the binds that failed; 0: none */
+    bool pull_more;         /* a socket has more than one round took */
+    es_loop_t *loops;
+    int loop_count;
+    uint32_t *loop_load; /* streams given to each loop and not back yet */
+    es_registry_t *registry;
+    es_tame_t bad_input, bad_links, no_room;
+    uint64_t order;
+    uint64_t started_ms;
+    uint64_t published, refused, reserved;
+    bool done;
+} es_intake_t;
+
+/* ---- tame.c ------------------------------------------------------------------------------------
+ */
+
+/* May this line of its kind be logged? */
+bool es_tame_admits(es_intake_t *intake, es_tame_t *tame);
+
+/* ---- intake.c -------------------------------------------------------------------------------- */
+
+es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config);
+void es_intake_run(es_intake_t *intake);
+void es_intake_destroy(es_intake_t *intake);
+es_err_t es_intake_watch(es_intake_t *intake, es_source_t *source);
+
+void es_intake_take_back(es_intake_t *intake); /* ended streams: count, free */
+void es_intake_command(es_intake_t *intake, int loop, const es_command_t *command);
+
+void es_link_open(es_intake_t *intake, int fd);
+void es_link_close(es_intake_t *intake, es_link_t *link);
+void es_link_readable(es_intake_t *intake, es_link_t *link);
+
+es_err_t es_intake_reserve(es_intake_t *intake, es_str_t hold, es_stream_t **ret,
+                           es_detail_t *detail);
+void es_intake_publish(es_intake_t *intake, es_item_t *item); /* takes the item */
+void es_intake_refused(es_intake_t *intake, const char *from, const es_detail_t *detail);
+
+es_err_t es_pull_start(es_intake_t *intake);
+void es_pull_stop(es_intake_t *intake);
+void es_pull_retry(es_intake_t *intake, uint64_t now_ms);
+void es_pull_receive(es_intake_t *intake);
+
+/* Appends the counters, as one JSON object or in Prometheus' text format. */
+es_err_t es_stats_render(es_intake_t *intake, bool prometheus, es_buf_t *out);
+
+static inline uint64_t es_now(const es_hub_config_t *config)
+{
+    return config->now_ms(config->clock_ctx);
+}
+
+#endif

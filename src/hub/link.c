@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Links to httpd children, as the intake serves them. A link carries one request at a time, so it
+ * holds at most one reservation. A link that breaks the protocol is closed with a log line; the
+ * child opens another one. Closing gives up the reservation: a child that died between RESERVE and
+ * HOLD leaves nothing.
+ */
+#include "hub_int.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+void es_link_open(es_intake_t *intake, int fd)
+{
+    es_link_t *link = intake->link_count < ES_LINKS_MAX ? calloc(1, sizeof *link) : NULL;
+
+    if (!link) {
+        es_log(&intake->config->log, ES_LOG_ERR, "ES0310",
+               "a link is refused: %zu are open, at most %d", intake->link_count, ES_LINKS_MAX);
+        close(fd);
+        return;
+    }
+    link->source = (es_source_t) { ES_SOURCE_LINK, fd };
+    es_wire_reader_init(&link->reader);
+    link->next = intake->links;
+    if (link->next) {
+        link->next->prev = link;
+    }
+    intake->links = link;
+    intake->link_count++;
+    if (es_intake_watch(intake, &link->source) != ES_OK) {
+        es_log(&intake->config->log, ES_LOG_ERR, "ES0311", "epoll refuses a link");
+        es_link_close(intake, link);
+    }
+}
+
+static void release(es_intake_t *intake, es_link_t *link)
+{
+    es_command_t cmd = { .what = ES_ORDER_RELEASE, .fd = -1, .stream = link->reserved };
+
+    if (link->reserved) {
+        es_intake_command(intake, link->reserved->loop->number, &cmd);
+        link->reserved = NULL;
+    }
+}
+
+void es_link_close(es_intake_t *intake, es_link_t *link)
+{
+    release(intake, link);
+    if (link->prev) {
+        link->prev->next = link->next;
+    }
+    else {
+        intake->links = link->next;
+    }
+    if (link->next) {
+        link->next->prev = link->prev;
+    }
+    intake->link_count--;
+    es_wire_reader_free(&link->reader);
+    /* Not left to the close: a child (or what it forked) may still have a copy of this end. */
+    (void)epoll_ctl(intake->epoll, EPOLL_CTL_DEL, link->source.fd, NULL);
+    close(link->source.fd);
+    free(link);
+}
+
+/* ES_EFULL: the answer did not fit, so the link is of no use any more. Not ES_EAGAIN, which means
+ * to the caller that the next message is not there yet. */
+static es_err_t answer(es_link_t *link, const es_wire_message_t *m, es_err_t code, es_str_t text)
+{
+    const es_err_t err = es_wire_reply(link->source.fd, m->head.number, code, text);
+
+    return err == ES_EAGAIN ? ES_EFULL : err;
+}
+
+static es_err_t on_reserve(es_intake_t *intake, es_link_t *link, const es_wire_message_t *m)
+{
+    es_detail_t detail = { "" };
+    es_err_t err;
+
+    release(intake, link);
+    err = es_intake_reserve(intake, m->payload, &link->reserved, &detail);
+    return answer(link, m, err, es_str(detail.text));
+}
+
+static es_err_t on_hold(es_intake_t *intake, es_link_t *link, const es_wire_message_t *m)
+{
+    const es_command_t cmd = { .what = ES_ORDER_HOLD, .fd = m->fd, .stream = link->reserved };
+
+    if (!link->reserved || m->fd < 0) {
+        return ES_EINVAL;
+    }
+    es_intake_command(intake, link->reserved->loop->number, &cmd);
+    link->reserved = NULL;
+    return ES_OK;
+}
+
+static es_err_t on_publish(es_intake_t *intake, es_link_t *link, const es_wire_message_t *m)
+{
+    es_detail_t detail = { "" };
+    es_items_t items = { 0 };
+    es_err_t err = es_items_from_json(m->payload.p, m->payload.n, &items, &detail);
+    size_t i;
+
+    if (err != ES_OK) {
+        intake->refused++;
+        return answer(link, m, err, es_str(detail.text));
+    }
+    for (i = 0; i < items.n; i++) {
+        es_intake_publish(intake, items.v[i]);
+        items.v[i] = NULL;
+    }
+    es_items_free(&items);
+    return answer(link, m, ES_OK, es_str(""));
+}
+
+static es_err_t on_stats(es_intake_t *intake, es_link_t *link, const es_wire_message_t *m)
+{
+    enum { STATS_MAX = 64 * 1024 };
+    es_buf_t out;
+    es_err_t err;
+
+    es_buf_init(&out, STATS_MAX);
+    if (es_stats_render(intake, es_str_is(m->payload, "prometheus"), &out) == ES_OK) {
+        err = answer(link, m, ES_OK, (es_str_t) { out.p, out.n });
+    }
+    else {
+        err = answer(link, m, ES_ENOMEM, es_str("the hub is out of memory"));
+    }
+    es_buf_free(&out);
+    return err;
+}
+
+/* Anything but ES_OK closes the link. A descriptor that no message wanted is closed here. */
+static es_err_t serve(es_intake_t *intake, es_link_t *link, es_wire_message_t *m)
+{
+    es_err_t err;
+
+    switch ((es_wire_type_t)m->head.type) {
+    case ES_WIRE_HOLD:
+        err = on_hold(intake, link, m);
+        if (err == ES_OK) {
+            return ES_OK; /* the descriptor is the loop's */
+        }
+        break;
+    case ES_WIRE_RESERVE:
+        err = on_reserve(intake, link, m);
+        break;
+    case ES_WIRE_RELEASE:
+        release(intake, link);
+        err = ES_OK;
+        break;
+    case ES_WIRE_PUBLISH:
+        err = on_publish(intake, link, m);
+        break;
+    case ES_WIRE_STATS:
+        err = on_stats(intake, link, m);
+        break;
+    default: /* HELLO and ANSWER are no requests */
+        err = ES_EINVAL;
+        break;
+    }
+    if (m->fd >= 0) {
+        close(m->fd);
+    }
+    return err;
+}
+
+void es_link_readable(es_intake_t *intake, es_link_t *link)
+{
+    es_detail_t detail = { "its messages are out of order" };
+    es_wire_message_t m;
+    const es_err_t filled = es_wire_fill(link->source.fd, &link->reader);
+    es_err_t err = filled;
+
+    while (err == ES_OK) {
+        err = es_wire_next(&link->reader, &m, &detail);
+        if (err == ES_OK) {
+            err = serve(intake, link, &m);
+        }
+    }
+    if (err == ES_EAGAIN) {
+        return; /* the rest of a message, or the next request, comes later */
+    }
+    if (err == ES_EFULL) {
+        (void)es_fail(&detail, err, "%s",
+                      filled == ES_EFULL ? "the limit of open files is reached"
+                                         : "it does not read its answers");
+    }
+    if (err != ES_EIO && es_tame_admits(intake, &intake->bad_links)) {
+        es_log(&intake->config->log, ES_LOG_WARN, "ES0312", "a child's link is closed: %s (%s)",
+               detail.text, es_err_name(err));
+    }
+    es_link_close(intake, link);
+}

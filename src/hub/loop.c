@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A loop thread. One round:
+ *
+ *   1. wait for sockets, orders, or the next tick
+ *   2. sockets: a client that left ends its stream; a socket with room again is flushed
+ *   3. orders, all that wait: frames go to the heads of their channels' logs
+ *   4. flush pass: the streams of every channel that moved, one write each
+ *   5. timers
+ *   6. streams that ended in this round go back to the intake
+ *
+ * Orders that arrive during a pass wait for the next round and are then written together: the
+ * busier the hub, the more messages one write carries. Streams that end are only freed in step 6,
+ * so pointers in the events of step 2 stay good for the round.
+ */
+#include "hub_int.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+    EVENTS = 256,
+    STREAM_EVENTS = (int)(EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET),
+    WASTE_ROUNDS = 16 /* reads of one event */
+};
+
+void es_count(_Atomic uint64_t *counter, int64_t delta)
+{
+    const uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);
+
+    atomic_store_explicit(counter, now + (uint64_t)delta, memory_order_relaxed);
+}
+
+/* ---- the flush pass ---- */
+
+/* Backwards, because a stream that ends moves the last subscription into its place. */
+static void flush_channel(es_channel_t *c, uint64_t now_ms)
+{
+    uint32_t i;
+
+    for (i = c->sub_count; i-- > 0;) {
+        if (i < c->sub_count) {
+            es_stream_loop_flush(c->subs[i]->stream, now_ms);
+        }
+    }
+    es_channel_rest(c);
+}
+
+static void flush_pass(es_loop_t *loop, uint64_t now_ms)
+{
+    es_channel_t *c = loop->dirty;
+
+    loop->dirty = NULL;
+    while (c) {
+        es_channel_t *next = c->next_dirty;
+
+        flush_channel(c, now_ms);
+        c = next;
+    }
+}
+
+/* ---- orders ---- */
+
+static void on_publish(es_loop_t *loop, const es_command_t *cmd, uint64_t now_ms)
+{
+    es_channel_t *c = cmd->channel;
+    const size_t max = loop->config->max_lag;
+
+    /* A burst must not push frames off the log that no stream has been offered yet. Only these
+     * count: what a slow stream keeps in the log must not cost the others a pass for every frame.
+     */
+    if (c->dirty && c->fresh + es_frame_cost(cmd->frame) > max / 2) {
+        flush_pass(loop, now_ms);
+    }
+    if (es_channel_append(c, cmd->frame, cmd->order, max) != ES_OK) {
+        es_log(&loop->config->log, ES_LOG_ERR, "ES0202",
+               "out of memory: a message on channel %s is lost", c->name);
+        return;
+    }
+    if (!c->dirty) {
+        c->dirty = true;
+        c->next_dirty = loop->dirty;
+        loop->dirty = c;
+    }
+}
+
+static void on_reserve(es_loop_t *loop, es_stream_t *s)
+{
+    uint16_t i;
+
+    s->next =
+        loop->streams; /* s->loop is set: the intake reads it too, so it is not written here */
+    if (s->next) {
+        s->next->prev = s;
+    }
+    loop->streams = s;
+    for (i = 0; i < s->sub_count; i++) {
+        if (es_channel_join(s->subs[i].channel, &s->subs[i]) != ES_OK) {
+            es_log(&loop->config->log, ES_LOG_ERR, "ES0203", "out of memory: a stream is refused");
+            /* Its link still names it, so it stays until it is held or released; but on no channel,
+             * so that no pass meets a half-joined stream. */
+            s->refused = true;
+            while (i-- > 0) {
+                es_channel_leave(&s->subs[i]);
+            }
+            return;
+        }
+    }
+}
+
+static void on_hold(es_loop_t *loop, es_stream_t *s, int fd, uint64_t now_ms)
+{
+    struct epoll_event ev = { .events = STREAM_EVENTS, .data.ptr = s };
+
+    s->fd = fd;
+    s->state = ES_STREAM_LIVE;
+    s->last_ms = now_ms;
+    es_count(&loop->counters.streams, 1);
+    if (s->refused) {
+        es_stream_loop_end(s, ES_END_ERROR);
+        return;
+    }
+    if (epoll_ctl(loop->epoll, EPOLL_CTL_ADD, fd, &ev) != 0) {
+        es_log(&loop->config->log, ES_LOG_ERR, "ES0204", "epoll refuses a stream: %s",
+               strerror(errno));
+        es_stream_loop_end(s, ES_END_ERROR);
+        return;
+    }
+    if (s->keep_alive_ms > 0) {
+        es_wheel_arm(&loop->wheel, &s->timer, now_ms + s->keep_alive_ms);
+    }
+    es_stream_loop_flush(s, now_ms);
+}
+
+/* Ends every stream as politely as its socket allows: the terminating chunk where nothing is in its
+ * way. */
+static void on_stop(es_loop_t *loop)
+{
+    while (loop->streams) {
+        es_stream_t *s = loop->streams;
+
+        if (s->state == ES_STREAM_LIVE && !s->blocked && !s->pending && s->chunked) {
+            const es_str_t end = es_frame_bytes(es_frame_terminator(), true);
+
+            /* Nobody is left to try again when it fails: the close that follows says the same. */
+            (void)send(s->fd, end.p, end.n, MSG_DONTWAIT | MSG_NOSIGNAL);
+        }
+        es_stream_loop_end(s, ES_END_SHUTDOWN);
+    }
+    loop->stopping = true;
+}
+
+static void run_command(es_loop_t *loop, const es_command_t *cmd, uint64_t now_ms)
+{
+    switch (cmd->what) {
+    case ES_ORDER_PUBLISH:
+        on_publish(loop, cmd, now_ms);
+        break;
+    case ES_ORDER_RESERVE:
+        on_reserve(loop, cmd->stream);
+        break;
+    case ES_ORDER_HOLD:
+        on_hold(loop, cmd->stream, cmd->fd, now_ms);
+        break;
+    case ES_ORDER_RELEASE:
+        es_stream_loop_end(cmd->stream, ES_END_RELEASED);
+        break;
+    case ES_ORDER_FREE:
+        if (cmd->channel
+                ->dirty) { /* it is in the list of dirty channels: take it out of there first */
+            flush_pass(loop, now_ms);
+        }
+        es_channel_free(cmd->channel);
+        break;
+    case ES_ORDER_STOP:
+        flush_pass(loop, now_ms);
+        on_stop(loop);
+        break;
+    }
+}
+
+/* ---- the round ---- */
+
+/* A held client has nothing to say. What it sends all the same is read away: left in the socket it
+ * would keep the end of the connection from being seen. One that floods takes turns with the
+ * others. */
+static void read_waste(es_loop_t *loop, es_stream_t *s)
+{
+    static _Thread_local char waste[16 * 1024];
+    struct epoll_event again = { .events = STREAM_EVENTS, .data.ptr = s };
+    int rounds = WASTE_ROUNDS;
+    ssize_t n = 1;
+
+    while (n > 0 && rounds-- > 0) {
+        n = recv(s->fd, waste, sizeof waste, MSG_DONTWAIT);
+    }
+    if (n > 0 && epoll_ctl(loop->epoll, EPOLL_CTL_MOD, s->fd, &again) != 0) {
+        es_stream_loop_end(s, ES_END_ERROR);
+    }
+}
+
+static void on_event(es_loop_t *loop, const struct epoll_event *ev, uint64_t now_ms)
+{
+    es_stream_t *s = ev->data.ptr;
+
+    if (s->state != ES_STREAM_LIVE) {
+        return;
+    }
+    if (ev->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
+        es_stream_loop_end(s, ES_END_CLIENT);
+        return;
+    }
+    if (ev->events & EPOLLIN) {
+        read_waste(loop, s);
+    }
+    if (s->blocked && s->state == ES_STREAM_LIVE) {
+        s->blocked = false;
+        es_stream_loop_flush(s, now_ms);
+    }
+}
+
+static void on_timer(void *ctx, es_timer_t *timer)
+{
+    es_stream_t *s = (es_stream_t *)(void *)((char *)timer - offsetof(es_stream_t, timer));
+    const uint64_t *now_ms = ctx;
+
+    es_stream_loop_keep_alive(s, *now_ms);
+}
+
+static void give_back(es_loop_t *loop)
+{
+    const uint64_t one = 1;
+    es_stream_t *last = loop->dead;
+
+    if (!last) {
+        return;
+    }
+    while (last->next) {
+        last = last->next;
+    }
+    pthread_mutex_lock(&loop->back->lock);
+    last->next = loop->back->first;
+    loop->back->first = loop->dead;
+    pthread_mutex_unlock(&loop->back->lock);
+    loop->dead = NULL;
+    if (write(loop->back->wake, &one, sizeof one) < 0) {
+        return; /* the counter is full, so the intake wakes anyway */
+    }
+}
+
+static void drain_wake(int fd)
+{
+    uint64_t count;
+
+    if (read(fd, &count, sizeof count) < 0) {
+        return; /* EAGAIN: someone else's edge; nothing to reset */
+    }
+}
+
+static void *loop_main(void *arg)
+{
+    es_loop_t *loop = arg;
+    struct epoll_event events[EVENTS];
+    es_command_t *spare = NULL;
+    size_t spare_cap = 0;
+
+    while (!loop->stopping) {
+        uint64_t now_ms = es_now(loop->config);
+        int i, n = epoll_wait(loop->epoll, events, EVENTS, es_wheel_timeout(&loop->wheel, now_ms));
+        size_t k, orders;
+
+        now_ms = es_now(loop->config);
+        for (i = 0; i < n; i++) {
+            if (events[i].data.ptr) {
+                on_event(loop, &events[i], now_ms);
+            }
+            else {
+                drain_wake(loop->queue.wake);
+            }
+        }
+        orders = es_queue_take(&loop->queue, &spare, &spare_cap);
+        for (k = 0; k < orders; k++) {
+            run_command(loop, &spare[k], now_ms);
+        }
+        flush_pass(loop, now_ms);
+        es_wheel_run(&loop->wheel, now_ms, on_timer, &now_ms);
+        give_back(loop);
+    }
+    free(spare);
+    return NULL;
+}
+
+es_err_t es_loop_start(es_loop_t *loop, int number, const es_hub_config_t *config,
+                       es_return_t *back)
+{
+    struct epoll_event ev = { .events = EPOLLIN, .data.ptr = NULL };
+    char name[16];
+    es_err_t err;
+
+    memset(loop, 0, sizeof *loop);
+    loop->config = config;
+    loop->number = number;
+    loop->back = back;
+    es_wheel_init(&loop->wheel, es_now(config));
+    loop->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (loop->epoll < 0) {
+        return ES_EIO;
+    }
+    err = es_queue_init(&loop->queue);
+    if (err != ES_OK) {
+        close(loop->epoll);
+        return err;
+    }
+    if (epoll_ctl(loop->epoll, EPOLL_CTL_ADD, loop->queue.wake, &ev) != 0 ||
+        pthread_create(&loop->thread, NULL, loop_main, loop) != 0) {
+        es_queue_destroy(&loop->queue);
+        close(loop->epoll);
+        return ES_EIO;
+    }
+    snprintf(name, sizeof name, "es-loop-%d", number);
+    pthread_setname_np(loop->thread, name);
+    return ES_OK;
+}
+
+void es_loop_join(es_loop_t *loop)
+{
+    pthread_join(loop->thread, NULL);
+}
+
+/* What the intake ordered after STOP are channels to free, and nothing else. */
+void es_loop_destroy(es_loop_t *loop)
+{
+    es_command_t *left = NULL;
+    size_t cap = 0, i, n = es_queue_take(&loop->queue, &left, &cap);
+
+    for (i = 0; i < n; i++) {
+        if (left[i].what == ES_ORDER_FREE) {
+            es_channel_free(left[i].channel);
+        }
+    }
+    free(left);
+    es_queue_destroy(&loop->queue);
+    close(loop->epoll);
+}

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The hub's counters as one JSON object: what `SetHandler eventstream-status` shows. Counters only
+ * grow since the hub started; streams, reserved and channels are what there is now. The intake's
+ * thread; it reads the loops' counters without a lock, so figures of one answer may be some
+ * deliveries apart.
+ */
+#include "hub_int.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static json_int_t load(_Atomic uint64_t *counter)
+{
+    return (json_int_t)atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+static void put(json_t *o, const char *name, json_int_t value)
+{
+    json_object_set_new(o, name, json_integer(value));
+}
+
+static json_t *ended_json(es_intake_t *intake)
+{
+    json_t *o = json_object();
+    int end, i;
+
+    for (end = 0; o && end < ES_END_RELEASED; end++) {
+        json_int_t sum = 0;
+
+        for (i = 0; i < intake->loop_count; i++) {
+            sum += load(&intake->loops[i].counters.ended[end]);
+        }
+        put(o, es_end_name((es_end_t)end), sum);
+    }
+    return o;
+}
+
+static json_t *hub_json(const es_intake_t *intake)
+{
+    json_t *o = json_object();
+
+    if (o) {
+        put(o, "pid", getpid());
+        put(o, "uptime", (json_int_t)((es_now(intake->config) - intake->started_ms) / 1000));
+        put(o, "threads", intake->loop_count);
+    }
+    return o;
+}
+
+static json_int_t streams_given(const es_intake_t *intake)
+{
+    json_int_t sum = 0;
+    int i;
+
+    for (i = 0; i < intake->loop_count; i++) {
+        sum += intake->loop_load[i];
+    }
+    return sum;
+}
+
+static json_t *stats_object(es_intake_t *intake)
+{
+    json_int_t live = 0, deliveries = 0, keep_alives = 0, bytes = 0, given;
+    json_t *root = json_object();
+    int i;
+
+    es_intake_take_back(intake); /* so that a stream that ended is not counted as reserved */
+    given = streams_given(intake);
+    for (i = 0; i < intake->loop_count; i++) {
+        es_counters_t *c = &intake->loops[i].counters;
+
+        live += load(&c->streams);
+        deliveries += load(&c->deliveries);
+        keep_alives += load(&c->keep_alives);
+        bytes += load(&c->bytes);
+    }
+    if (!root) {
+        return NULL;
+    }
+    json_object_set_new(root, "hub", hub_json(intake));
+    put(root, "streams", live);
+    put(root, "reserved", given > live ? given - live : 0);
+    put(root, "channels", (json_int_t)es_registry_count(intake->registry));
+    put(root, "published", (json_int_t)intake->published);
+    put(root, "refused", (json_int_t)intake->refused);
+    put(root, "deliveries", deliveries);
+    put(root, "keep_alives", keep_alives);
+    put(root, "bytes", bytes);
+    json_object_set_new(root, "ended", ended_json(intake));
+    return root;
+}
+
+/* ---- Prometheus ---- */
+
+static const struct {
+    const char *name; /* of the member, and after eventstream_ of the metric */
+    const char *type;
+    const char *help;
+} metrics[] = {
+    { "streams", "gauge", "Streams that are held now." },
+    { "reserved", "gauge", "Streams whose initial response is being written." },
+    { "channels", "gauge", "Channels that have a stream." },
+    { "published", "counter", "Items accepted from publishers." },
+    { "refused", "counter", "Items that could not be understood." },
+    { "deliveries", "counter", "Messages written to streams." },
+    { "keep_alives", "counter", "Keep-alives written to streams." },
+    { "bytes", "counter", "Bytes written to streams." },
+};
+
+static es_err_t metric(es_buf_t *b, const char *name, const char *type, const char *help)
+{
+    const char *total = strcmp(type, "counter") == 0 ? "_total" : "";
+
+    return es_buf_addf(b, "# HELP eventstream_%s%s %s\n# TYPE eventstream_%s%s %s\n", name, total,
+                       help, name, total, type);
+}
+
+static es_err_t prometheus_ended(es_buf_t *b, const json_t *ended)
+{
+    es_err_t err = metric(b, "ended", "counter", "Streams that ended, by reason.");
+    int end;
+
+    for (end = 0; end < ES_END_RELEASED && err == ES_OK; end++) {
+        const char *name = es_end_name((es_end_t)end);
+
+        err = es_buf_addf(b, "eventstream_ended_total{reason=\"%s\"} %" JSON_INTEGER_FORMAT "\n",
+                          name, json_integer_value(json_object_get(ended, name)));
+    }
+    return err;
+}
+
+static es_err_t prometheus_hub(es_buf_t *b, const json_t *hub)
+{
+    es_err_t err = metric(b, "hub_uptime_seconds", "gauge", "Seconds since the hub started.");
+
+    if (err == ES_OK) {
+        err = es_buf_addf(b, "eventstream_hub_uptime_seconds %" JSON_INTEGER_FORMAT "\n",
+                          json_integer_value(json_object_get(hub, "uptime")));
+    }
+    if (err == ES_OK) {
+        err = metric(b, "hub_pid", "gauge", "Process id of the hub.");
+    }
+    return err == ES_OK ? es_buf_addf(b, "eventstream_hub_pid %" JSON_INTEGER_FORMAT "\n",
+                                      json_integer_value(json_object_get(hub, "pid")))
+                        : err;
+}
+
+static es_err_t prometheus_text(const json_t *root, es_buf_t *b)
+{
+    es_err_t err = ES_OK;
+    size_t i;
+
+    for (i = 0; i < sizeof metrics / sizeof metrics[0] && err == ES_OK; i++) {
+        const char *total = strcmp(metrics[i].type, "counter") == 0 ? "_total" : "";
+
+        err = metric(b, metrics[i].name, metrics[i].type, metrics[i].help);
+        if (err == ES_OK) {
+            err = es_buf_addf(b, "eventstream_%s%s %" JSON_INTEGER_FORMAT "\n", metrics[i].name,
+                              total, json_integer_value(json_object_get(root, metrics[i].name)));
+        }
+    }
+    if (err == ES_OK) {
+        err = prometheus_hub(b, json_object_get(root, "hub"));
+    }
+    return err == ES_OK ? prometheus_ended(b, json_object_get(root, "ended")) : err;
+}
+
+es_err_t es_stats_render(es_intake_t *intake, bool prometheus, es_buf_t *out)
+{
+    json_t *root = stats_object(intake);
+    es_err_t err = ES_ENOMEM;
+    char *text;
+
+    if (!root) {
+        return ES_ENOMEM;
+    }
+    if (prometheus) {
+        err = prometheus_text(root, out);
+    }
+    else {
+        text = json_dumps(root, JSON_COMPACT);
+        if (text) {
+            err = es_buf_add(out, text, strlen(text));
+        }
+        free(text);
+    }
+    json_decref(root);
+    return err;
+}

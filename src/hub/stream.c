@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A held connection: a descriptor, a cursor into each of its channels' logs, and no queue of its
+ * own.
+ *
+ *   RESERVED ──HOLD──▶ LIVE ──client gone, close, lag, error, shutdown──▶ ENDED
+ *      └────────RELEASE, shutdown─────────────────────────────────────────┘
+ *
+ * A flush gathers everything between the cursors and the heads, in the order of publishing, and
+ * writes it with one sendmsg. What the socket does not take stays in the logs: the cursors go back
+ * to the first frame of which nothing was written, and a frame that was written in part is kept in
+ * `pending`. So a slow reader costs a reference and an offset. A cursor that has fallen off its log
+ * means lost messages, and the stream is cut: a client that reconnects knows where it was, one that
+ * is silently skipped does not.
+ *
+ * Streams with content filters ("tracked") are rendered one frame at a time.
+ *
+ * All of this runs in the stream's loop, but es_stream_make and es_stream_free, which the intake
+ * calls.
+ */
+#include "hub_int.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum { GATHER_MAX = 256 }; /* frames of one sendmsg */
+
+/* One gathered frame, and where the cursor was, so that it can go back. */
+typedef struct piece {
+    es_frame_t *frame;
+    es_sub_t *sub;
+    uint64_t position;
+} piece_t;
+
+typedef struct gather {
+    struct iovec iov[GATHER_MAX + 1];
+    piece_t piece[GATHER_MAX + 1];
+    int n;
+    bool own;  /* the last frame is this stream's alone: unref it after the write */
+    bool more; /* stopped before the heads were reached */
+} gather_t;
+
+const char *es_end_name(es_end_t end)
+{
+    static const char *const names[ES_END_COUNT] = {
+        [ES_END_CLIENT] = "client", [ES_END_ACTION] = "action",     [ES_END_LAG] = "lag",
+        [ES_END_ERROR] = "error",   [ES_END_SHUTDOWN] = "shutdown", [ES_END_RELEASED] = "released"
+    };
+
+    return names[end];
+}
+
+es_stream_t *es_stream_make(es_instruct_t *in, es_delivery_t *delivery)
+{
+    es_stream_t *s = calloc(1, sizeof *s + in->channel_count * sizeof s->subs[0]);
+
+    if (!s) {
+        return NULL;
+    }
+    s->fd = -1;
+    s->chunked = delivery->chunked;
+    s->peer = delivery->peer;
+    s->uri = delivery->uri;
+    delivery->peer = NULL;
+    delivery->uri = NULL;
+    s->meta = in->meta;
+    memset(&in->meta, 0, sizeof in->meta);
+    if (in->keep_alive_len > 0) {
+        s->keep_alive_ms = (uint64_t)in->keep_alive_timeout * 1000;
+        s->keep_alive_mode = (uint8_t)in->keep_alive_mode;
+    }
+    return s;
+}
+
+void es_stream_free(es_stream_t *stream)
+{
+    uint16_t i;
+
+    for (i = 0; i < stream->sub_count; i++) {
+        free(stream->subs[i].last_id);
+    }
+    es_frame_unref(stream->keep_alive);
+    es_frame_unref(stream->pending);
+    es_pairs_free(&stream->meta);
+    free(stream->peer);
+    free(stream->uri);
+    free(stream);
+}
+
+/* ---- gathering ---- */
+
+/* The subscription whose next frame was published first; NULL: none has one. */
+static es_sub_t *next_sub(es_stream_t *s)
+{
+    es_sub_t *first = NULL;
+    uint64_t order = UINT64_MAX;
+    uint16_t i;
+
+    for (i = 0; i < s->sub_count; i++) {
+        es_sub_t *sub = &s->subs[i];
+
+        if (sub->cursor < sub->channel->head) {
+            const uint64_t o = es_channel_at(sub->channel, sub->cursor)->order;
+
+            if (o < order) {
+                order = o;
+                first = sub;
+            }
+        }
+    }
+    return first;
+}
+
+static bool has_lagged(const es_stream_t *s)
+{
+    uint16_t i;
+
+    for (i = 0; i < s->sub_count; i++) {
+        if (s->subs[i].cursor < s->subs[i].channel->tail) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void gather_add(gather_t *g, const es_stream_t *s, es_frame_t *frame, es_sub_t *sub,
+                       size_t offset)
+{
+    const es_str_t bytes = es_frame_bytes(frame, s->chunked);
+
+    g->iov[g->n].iov_base = (void *)(uintptr_t)(bytes.p + offset);
+    g->iov[g->n].iov_len = bytes.n - offset;
+    g->piece[g->n] = (piece_t) { .frame = frame, .sub = sub, .position = sub ? sub->cursor : 0 };
+    g->n++;
+}
+
+/* Takes the next frame of `sub` into the gather. False: the gather ends here. */
+static bool gather_next(gather_t *g, es_stream_t *s, es_sub_t *sub)
+{
+    es_frame_t *frame = es_channel_at(sub->channel, sub->cursor)->frame;
+    es_verdict_t verdict = ES_DELIVER_SHARED;
+    es_frame_t *own = NULL;
+
+    if ((frame->mask & sub->mask) || s->tracked) {
+        verdict = es_deliver_filter(sub, frame, &own);
+    }
+    if (verdict != ES_DELIVER_SKIP) {
+        if (frame->action == ES_ACTION_CLOSE) {
+            gather_add(g, s, es_frame_terminator(), sub, 0);
+        }
+        else {
+            gather_add(g, s, own ? own : frame, sub, 0);
+        }
+    }
+    g->own = own != NULL;
+    sub->cursor++;
+    return frame->action != ES_ACTION_CLOSE && !g->own && !s->tracked;
+}
+
+static void gather(gather_t *g, es_stream_t *s)
+{
+    es_sub_t *sub;
+
+    g->n = 0;
+    g->own = false;
+    g->more = false;
+    if (s->pending) {
+        gather_add(g, s, s->pending, NULL, s->pending_off);
+        if (s->pending == es_frame_terminator() || s->tracked) {
+            g->more = true;
+            return;
+        }
+    }
+    for (sub = next_sub(s); sub && !g->more; sub = next_sub(s)) {
+        g->more = g->n == GATHER_MAX || !gather_next(g, s, sub);
+    }
+}
+
+/* ---- writing ---- */
+
+/* The first piece of which something is left becomes the pending frame. An own frame always does:
+ * it exists nowhere else. Returns the first piece to give back to the logs. */
+static int keep_partial(es_stream_t *s, gather_t *g, int i, size_t sent)
+{
+    const bool own = g->own && i == g->n - 1;
+
+    if (sent == 0 && !own) {
+        return i;
+    }
+    s->pending = g->piece[i].frame;
+    s->pending_off = sent;
+    if (own) {
+        g->own = false; /* the gather's reference is now the stream's */
+    }
+    else if (s->pending != es_frame_terminator()) {
+        es_frame_ref(s->pending, 1);
+    }
+    return i + 1;
+}
+
+/* Books `sent` bytes against the gather. True: all of it is gone. */
+static bool account(es_stream_t *s, gather_t *g, size_t sent)
+{
+    int i, first_back;
+
+    for (i = 0; i < g->n && sent >= g->iov[i].iov_len; i++) {
+        sent -= g->iov[i].iov_len;
+    }
+    if (i > 0 && s->pending) { /* it was the first piece */
+        es_frame_unref(s->pending);
+        s->pending = NULL;
+        s->pending_off = 0;
+    }
+    first_back = i;
+    if (i < g->n && g->piece[i].sub == NULL) {
+        s->pending_off += sent; /* still the same pending frame */
+        first_back = 1;
+    }
+    else if (i < g->n) {
+        first_back = keep_partial(s, g, i, sent);
+    }
+    es_count(&s->loop->counters.deliveries, first_back - (g->piece[0].sub == NULL ? 1 : 0));
+    for (int k = g->n - 1; k >= first_back; k--) {
+        g->piece[k].sub->cursor = g->piece[k].position;
+    }
+    return i == g->n;
+}
+
+static void settle_all(es_stream_t *s)
+{
+    uint16_t i;
+
+    for (i = 0; i < s->sub_count; i++) {
+        es_channel_settle(&s->subs[i]);
+    }
+}
+
+/* Writes the gather. False: stop for now (blocked or ended). */
+static bool write_gather(es_stream_t *s, gather_t *g, uint64_t now_ms)
+{
+    struct msghdr msg = { .msg_iov = g->iov, .msg_iovlen = (size_t)g->n };
+    const bool closes = g->n > 0 && g->piece[g->n - 1].frame == es_frame_terminator();
+    ssize_t sent = 0;
+    bool whole;
+
+    if (g->n > 0) {
+        do {
+            sent = sendmsg(s->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+        } while (sent < 0 && errno == EINTR);
+    }
+    if (sent < 0 && errno != EAGAIN) {
+        es_stream_loop_end(s, errno == EPIPE || errno == ECONNRESET ? ES_END_CLIENT : ES_END_ERROR);
+        return false;
+    }
+    if (sent > 0) {
+        s->bytes += (uint64_t)sent;
+        es_count(&s->loop->counters.bytes, sent);
+    }
+    if (g->n == 0) {
+        return true;
+    }
+    s->last_ms = now_ms;
+    whole = account(s, g, sent < 0 ? 0 : (size_t)sent);
+    if (whole && closes) {
+        es_stream_loop_end(s, ES_END_ACTION);
+        return false;
+    }
+    s->blocked = !whole;
+    return whole;
+}
+
+void es_stream_loop_flush(es_stream_t *stream, uint64_t now_ms)
+{
+    gather_t g;
+    bool go_on = !stream->blocked;
+
+    if (stream->state != ES_STREAM_LIVE) {
+        if (stream->state == ES_STREAM_RESERVED) {
+            settle_all(stream);
+        }
+        return;
+    }
+    if (has_lagged(stream)) {
+        es_stream_loop_end(stream, ES_END_LAG);
+        return;
+    }
+    while (go_on) {
+        gather(&g, stream);
+        go_on = write_gather(stream, &g, now_ms) && g.more;
+        if (g.own) {
+            es_frame_unref(g.piece[g.n - 1].frame);
+        }
+    }
+    if (stream->state != ES_STREAM_ENDED) {
+        settle_all(stream);
+    }
+}
+
+/* Writes a frame that is on no channel: a keep-alive. The socket is not blocked and nothing is
+ * pending. */
+static void write_alone(es_stream_t *s, es_frame_t *frame)
+{
+    const es_str_t bytes = es_frame_bytes(frame, s->chunked);
+    ssize_t sent;
+
+    do {
+        sent = send(s->fd, bytes.p, bytes.n, MSG_DONTWAIT | MSG_NOSIGNAL);
+    } while (sent < 0 && errno == EINTR);
+    if (sent < 0 && errno != EAGAIN) {
+        es_stream_loop_end(s, errno == EPIPE || errno == ECONNRESET ? ES_END_CLIENT : ES_END_ERROR);
+        return;
+    }
+    if (sent > 0) {
+        s->bytes += (uint64_t)sent;
+        es_count(&s->loop->counters.bytes, sent);
+    }
+    if (sent >= 0 && (size_t)sent < bytes.n) {
+        es_frame_ref(frame, 1);
+        s->pending = frame;
+        s->pending_off = (size_t)sent;
+    }
+    s->blocked = sent < 0 || (size_t)sent < bytes.n;
+}
+
+void es_stream_loop_keep_alive(es_stream_t *stream, uint64_t now_ms)
+{
+    const bool idle = stream->keep_alive_mode == ES_KEEP_ALIVE_IDLE;
+
+    if (idle && now_ms < stream->last_ms + stream->keep_alive_ms) {
+        es_wheel_arm(&stream->loop->wheel, &stream->timer, stream->last_ms + stream->keep_alive_ms);
+        return;
+    }
+    if (!stream->blocked && !stream->pending) {
+        write_alone(stream, stream->keep_alive);
+        es_count(&stream->loop->counters.keep_alives, 1);
+    }
+    if (stream->state == ES_STREAM_LIVE) {
+        stream->last_ms = now_ms;
+        es_wheel_arm(&stream->loop->wheel, &stream->timer, now_ms + stream->keep_alive_ms);
+    }
+}
+
+/* ---- the end ---- */
+
+static void log_end(const es_stream_t *s, es_end_t end)
+{
+    const int level = end == ES_END_LAG || end == ES_END_ERROR ? ES_LOG_WARN : ES_LOG_DEBUG;
+
+    es_log(&s->loop->config->log, level, "ES0201",
+           "stream to %s for %s ended: %s, after %llu bytes%s", s->peer ? s->peer : "?",
+           s->uri ? s->uri : "?", es_end_name(end), (unsigned long long)s->bytes,
+           end == ES_END_LAG
+               ? "; it was more than EventStreamMaxLag behind and would have missed messages"
+               : "");
+}
+
+/* Closes the descriptor. Unread bytes of the client would turn the close into a reset, and a reset
+ * may overtake the last bytes that we sent: read them away first. */
+static void close_gently(int fd)
+{
+    char waste[4096];
+    int rounds = 16;
+
+    (void)shutdown(fd, SHUT_WR);
+    while (rounds-- > 0 && recv(fd, waste, sizeof waste, MSG_DONTWAIT) > 0) {}
+    close(fd);
+}
+
+void es_stream_loop_end(es_stream_t *stream, es_end_t end)
+{
+    es_loop_t *loop = stream->loop;
+    uint16_t i;
+
+    if (stream->state == ES_STREAM_ENDED) {
+        return;
+    }
+    if (stream->state == ES_STREAM_LIVE) {
+        es_count(&loop->counters.streams, -1);
+        log_end(stream, end);
+    }
+    es_count(&loop->counters.ended[end], 1);
+    stream->state = ES_STREAM_ENDED;
+    stream->end = (uint8_t)end;
+    es_wheel_disarm(&loop->wheel, &stream->timer);
+    for (i = 0; i < stream->sub_count; i++) {
+        es_channel_leave(&stream->subs[i]);
+    }
+    if (stream->fd >= 0) {
+        /* The close alone does not do it while the child still has its copy of the socket: epoll
+         * would go on to tell us of it, with a pointer to a stream that is freed by then. */
+        (void)epoll_ctl(loop->epoll, EPOLL_CTL_DEL, stream->fd, NULL);
+        close_gently(stream->fd);
+        stream->fd = -1;
+    }
+    if (stream->prev) {
+        stream->prev->next = stream->next;
+    }
+    else {
+        loop->streams = stream->next;
+    }
+    if (stream->next) {
+        stream->next->prev = stream->prev;
+    }
+    stream->prev = NULL;
+    stream->next = loop->dead;
+    loop->dead = stream;
+}

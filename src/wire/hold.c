@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The hold message: a GRIP instruct in its JSON form and the delivery facts beside it. Nothing else
+ * describes a held stream, so what a log prints, what a child sends and what one hub hands to the
+ * next is the same text. The instruct part is layer 1's; only "delivery" is read and written here.
+ */
+#include "es_wire.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+static json_t *delivery_to_json(const es_delivery_t *d)
+{
+    json_t *o = json_pack("{s:s}", "framing", d->chunked ? "chunked" : "raw");
+
+    /* A request's path may hold any byte; what is not UTF-8 is left out: it serves the log alone.
+     */
+    if (o && d->peer) {
+        json_object_set_new(o, "peer", json_string(d->peer));
+    }
+    if (o && d->uri) {
+        json_object_set_new(o, "uri", json_string(d->uri));
+    }
+    return o;
+}
+
+es_err_t es_hold_encode(const es_instruct_t *in, const es_delivery_t *delivery, char **ret,
+                        size_t *ret_len)
+{
+    char *text = NULL;
+    size_t len = 0;
+    json_t *root = NULL, *facts = NULL;
+    es_err_t err = es_instruct_to_json(in, &text, &len);
+
+    if (err != ES_OK) {
+        return err;
+    }
+    err = ES_ENOMEM;
+    root = json_loadb(text, len, JSON_ALLOW_NUL, NULL);
+    facts = delivery_to_json(delivery);
+    if (!root || !facts || json_object_set(root, "delivery", facts) != 0) {
+        goto cleanup;
+    }
+    free(text);
+    text = json_dumps(root, JSON_COMPACT);
+    if (text) {
+        *ret = text;
+        *ret_len = strlen(text);
+        text = NULL;
+        err = ES_OK;
+    }
+cleanup:
+    free(text);
+    json_decref(facts);
+    json_decref(root);
+    return err;
+}
+
+/* An optional string member; a member of another type is an error. */
+static es_err_t take_string(const json_t *o, const char *name, char **ret, es_detail_t *detail)
+{
+    const json_t *v = json_object_get(o, name);
+
+    if (!v) {
+        return ES_OK;
+    }
+    if (!json_is_string(v)) {
+        return es_fail(detail, ES_EINVAL, "'delivery' contains '%s' with wrong type", name);
+    }
+    *ret = es_memdup(json_string_value(v), json_string_length(v));
+    return *ret ? ES_OK : ES_ENOMEM;
+}
+
+static es_err_t delivery_from_json(const json_t *o, es_delivery_t *d, es_detail_t *detail)
+{
+    const char *framing = json_string_value(json_object_get(o, "framing"));
+    es_err_t err;
+
+    if (!framing || (strcmp(framing, "chunked") != 0 && strcmp(framing, "raw") != 0)) {
+        return es_fail(detail, ES_EINVAL, "'delivery' needs 'framing': \"chunked\" or \"raw\"");
+    }
+    d->chunked = strcmp(framing, "chunked") == 0;
+    err = take_string(o, "peer", &d->peer, detail);
+    return err == ES_OK ? take_string(o, "uri", &d->uri, detail) : err;
+}
+
+es_err_t es_hold_decode(es_str_t json, es_instruct_t **ret, es_delivery_t *ret_delivery,
+                        es_detail_t *detail)
+{
+    es_delivery_t d = { 0 };
+    es_instruct_t *in = NULL;
+    json_t *root = json_loadb(json.p, json.n, JSON_ALLOW_NUL, NULL);
+    es_err_t err;
+
+    if (!root) {
+        return es_fail(detail, ES_EINVAL, "the hold message is not JSON");
+    }
+    err = delivery_from_json(json_object_get(root, "delivery"), &d, detail);
+    if (err == ES_OK) {
+        err = es_instruct_from_json(NULL, json.p, json.n, &in, NULL, detail);
+    }
+    json_decref(root);
+    if (err != ES_OK) {
+        es_delivery_clear(&d);
+        return err;
+    }
+    *ret = in;
+    *ret_delivery = d;
+    return ES_OK;
+}
+
+void es_delivery_clear(es_delivery_t *delivery)
+{
+    free(delivery->peer);
+    free(delivery->uri);
+    memset(delivery, 0, sizeof *delivery);
+}

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures. After every test each server that runs is searched for traces of trouble."""
+
+import faulthandler
+import os
+import sys
+
+import pytest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import harness  # noqa: E402
+from origin import Origin  # noqa: E402
+
+faulthandler.enable()
+
+
+def pytest_report_header():
+    module = os.environ.get("ES_MODULE", "not set")
+    return f"mod_eventstream: {module}, mpm {harness.MPM}, sanitizers {harness.SANITIZE}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report):
+    if report.failed:
+        harness.Httpd.keep = True  # the ServerRoot is what explains a failure
+
+
+@pytest.fixture(autouse=True)
+def trouble():
+    """Fails a test for crashes, sanitizer reports and log lines that it did not name."""
+    yield
+    for server in list(harness.Httpd.live):
+        server.check()
+
+
+@pytest.fixture(scope="module")
+def make_httpd(request):
+    """Makes servers that end with the module's tests."""
+    made = []
+
+    def make(name=None, **args):
+        name = name or request.module.__name__.replace("test_", "")[:24]
+        server = harness.Httpd(name, **args)
+        made.append(server)
+        return server
+
+    yield make
+    problems = []
+    for server in made:
+        try:
+            server.close()
+        except AssertionError as e:
+            problems.append(str(e))
+    if problems:
+        raise AssertionError("\n".join(problems))
+
+
+@pytest.fixture(scope="module")
+def origin():
+    o = Origin()
+    yield o
+    o.close()
+    assert not o.errors, o.errors
+
+
+@pytest.fixture
+def channel():
+    return harness.unique()

@@ -1,0 +1,530 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A raw-socket HTTP client: the tests see exactly the bytes that came, and when.
+
+No library stands between a test and the wire. Heads are kept as received, in order. A chunked body
+is parsed by hand and strictly: a size line that is not hexadecimal, a missing CRLF, a byte after
+the terminating chunk raise FramingError. Each piece of a body has the time at which it arrived.
+
+  Client   one connection; several requests in a row, answers of a known length
+  Stream   one answer that has no end yet: an event stream
+  Pool     many Streams, read together
+"""
+
+import re
+import selectors
+import socket
+import struct
+import time
+
+WAIT = 30.0
+
+
+class FramingError(Exception):
+    """The bytes break HTTP's framing, or the connection ended inside a message."""
+
+
+class Head:
+    """A response head: the status line and the header lines as they came."""
+
+    def __init__(self, raw):
+        self.raw = raw
+        lines = raw.split(b"\r\n")
+        m = re.fullmatch(rb"HTTP/(\d\.\d) (\d{3})(?: (.*))?", lines[0])
+        if not m:
+            raise FramingError(f"status line {lines[0]!r}")
+        self.version = m[1].decode()
+        self.code = int(m[2])
+        self.reason = (m[3] or b"").decode("latin-1")
+        self.headers = []
+        for line in lines[1:]:
+            m = re.fullmatch(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*", line)
+            if not m or re.search(rb"[\r\n\0]", line):
+                raise FramingError(f"header line {line!r}")
+            self.headers.append((m[1].decode(), m[2].decode("latin-1")))
+
+    def all(self, name):
+        return [v for n, v in self.headers if n.lower() == name.lower()]
+
+    def get(self, name):
+        """The value of a header that may come once; None: absent."""
+        values = self.all(name)
+        if len(values) > 1:
+            raise FramingError(f"{name} came {len(values)} times: {values}")
+        return values[0] if values else None
+
+    def names(self):
+        return [n.lower() for n, _ in self.headers]
+
+    @property
+    def chunked(self):
+        coding = self.get("Transfer-Encoding")
+        if coding is None:
+            return False
+        if coding.lower() != "chunked":
+            raise FramingError(f"Transfer-Encoding: {coding}")
+        return True
+
+
+class Answer:
+    """A whole response."""
+
+    def __init__(self, head, body):
+        self.head = head
+        self.body = body
+        self.code = head.code
+        self.reason = head.reason
+
+    def get(self, name):
+        return self.head.get(name)
+
+    def __repr__(self):
+        return f"<Answer {self.head.raw!r} {self.body[:300]!r}>"
+
+
+class Dechunker:
+    """Strict incremental parser of the chunked coding. What comes after the terminating chunk
+    stays in `buffer`: another response's bytes, or an error; the user decides."""
+
+    def __init__(self):
+        self.buffer = b""
+        self.ended = False
+        self.chunks = 0
+        self._left = None  # bytes left of the chunk that is being read; None: at a size line
+
+    def feed(self, data):
+        self.buffer += data
+        out = []
+        while not self.ended and self._step(out):
+            pass
+        return b"".join(out)
+
+    def _step(self, out):
+        if self._left is None:
+            return self._size_line()
+        if self._left > 0:
+            if not self.buffer:
+                return False
+            part = self.buffer[: self._left]
+            self.buffer = self.buffer[len(part):]
+            self._left -= len(part)
+            out.append(part)
+            return True
+        if len(self.buffer) < 2:
+            return False
+        if self.buffer[:2] != b"\r\n":
+            raise FramingError(f"chunk not followed by CRLF but by {self.buffer[:80]!r}")
+        self.buffer = self.buffer[2:]
+        self._left = None
+        return True
+
+    def _size_line(self):
+        end = self.buffer.find(b"\r\n")
+        if end < 0:
+            if len(self.buffer) > 64:
+                raise FramingError(f"no chunk size in {self.buffer[:80]!r}")
+            return False
+        line = self.buffer[:end]
+        if not re.fullmatch(rb"[0-9A-Fa-f]{1,15}", line):
+            raise FramingError(f"chunk size line {line!r}")
+        size = int(line, 16)
+        if size == 0:
+            if len(self.buffer) < end + 4:
+                return False
+            if self.buffer[end: end + 4] != b"\r\n\r\n":
+                raise FramingError(f"trailer after the last chunk: {self.buffer[end:end + 80]!r}")
+            self.buffer = self.buffer[end + 4:]
+            self.ended = True
+            return True
+        self.chunks += 1
+        self.buffer = self.buffer[end + 2:]
+        self._left = size
+        return True
+
+
+def request_bytes(target, method="GET", headers=(), version="1.1", body=b"", host="main.test"):
+    lines = [f"{method} {target} HTTP/{version}"]
+    if host is not None and not any(n.lower() == "host" for n, _ in headers):
+        lines.append(f"Host: {host}")
+    lines += [f"{n}: {v}" for n, v in headers]
+    if body and not any(n.lower() in ("content-length", "transfer-encoding") for n, _ in headers):
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+class Client:
+    """One connection to 127.0.0.1."""
+
+    def __init__(self, port, timeout=WAIT, rcvbuf=None, host="127.0.0.1", wrap=None):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.sock = socket.socket(family, socket.SOCK_STREAM)
+        if rcvbuf:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+        self.sock.settimeout(timeout)
+        self.sock.connect((host, port))
+        if wrap:
+            self.sock = wrap(self.sock)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.buffer = b""
+        self.eof = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        self.sock.close()
+
+    def reset(self):
+        """Ends the connection with RST."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+    def half_close(self):
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def send(self, data):
+        self.sock.sendall(data)
+
+    def request(self, target, **args):
+        self.send(request_bytes(target, **args))
+
+    def _more(self):
+        data = self.sock.recv(65536)
+        if not data:
+            self.eof = True
+            raise FramingError(f"the connection ended after {self.buffer[:200]!r}")
+        self.buffer += data
+
+    def read_head(self):
+        """The next head that is not 1xx."""
+        while True:
+            head = self.read_any_head()
+            if head.code >= 200:
+                return head
+
+    def read_any_head(self):
+        while b"\r\n\r\n" not in self.buffer:
+            if len(self.buffer) > 200000:
+                raise FramingError(f"no end of head in {self.buffer[:200]!r}")
+            self._more()
+        raw, self.buffer = self.buffer.split(b"\r\n\r\n", 1)
+        return Head(raw)
+
+    def read_answer(self, method="GET"):
+        """A whole response, however it is framed."""
+        head = self.read_head()
+        if method == "HEAD" or head.code in (204, 304):
+            return Answer(head, b"")
+        if head.chunked:
+            return Answer(head, self._read_chunked())
+        length = head.get("Content-Length")
+        if length is None:
+            return Answer(head, self.read_to_end())
+        while len(self.buffer) < int(length):
+            self._more()
+        body, self.buffer = self.buffer[: int(length)], self.buffer[int(length):]
+        return Answer(head, body)
+
+    def _read_chunked(self):
+        d, out = Dechunker(), []
+        while True:
+            data, self.buffer = self.buffer, b""
+            out.append(d.feed(data))
+            if d.ended:
+                self.buffer = d.buffer
+                return b"".join(out)
+            self._more()
+
+    def read_to_end(self):
+        """Everything until the other side closes."""
+        out, self.buffer = self.buffer, b""
+        while True:
+            data = self.sock.recv(65536)
+            if not data:
+                self.eof = True
+                return out
+            out += data
+
+    def at_end(self, timeout=WAIT):
+        """Waits for the other side's end of the connection; False: bytes came instead."""
+        if self.buffer:
+            return False
+        self.sock.settimeout(timeout)
+        try:
+            data = self.sock.recv(65536)
+        except ConnectionResetError:
+            return True
+        self.buffer += data
+        self.eof = not data
+        return not data
+
+    def get(self, target, **args):
+        return self.ask(target, "GET", **args)
+
+    def post(self, target, body=b"", **args):
+        headers = list(args.pop("headers", ()))
+        if not body and not any(n.lower() == "content-length" for n, _ in headers):
+            headers.append(("Content-Length", "0"))
+        return self.ask(target, "POST", body=body, headers=headers, **args)
+
+    def ask(self, target, method="GET", **args):
+        self.request(target, method=method, **args)
+        return self.read_answer(method)
+
+
+class Stream:
+    """One response that goes on: the head at once, then the body as it comes."""
+
+    def __init__(self, port, target, *, client=None, **args):
+        rcvbuf = args.pop("rcvbuf", None)
+        self.client = client or Client(port, rcvbuf=rcvbuf)
+        self.client.request(target, **args)
+        self.head = None
+        self.body = b""
+        self.marks = []  # (time, length of the body after that piece)
+        self.eof = False
+        self.reset = False
+        self._chunks = None
+
+    @classmethod
+    def opened(cls, port, target, **args):
+        """Opens a stream and waits for its head, which must be a held answer's: 200."""
+        stream = cls(port, target, **args)
+        stream.read_head()
+        if stream.head.code != 200:
+            rest = stream.client.buffer
+            stream.close()
+            raise AssertionError(f"{target} is not held: {stream.head.raw!r} {rest!r}")
+        return stream
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def close(self):
+        self.client.close()
+
+    @property
+    def chunked(self):
+        return self._chunks is not None
+
+    @property
+    def ended(self):
+        """Did the body end as its framing says? For close-delimited bodies: the connection did."""
+        return self._chunks.ended if self._chunks is not None else self.eof and not self.reset
+
+    @property
+    def chunks(self):
+        return self._chunks.chunks
+
+    def read_head(self):
+        self._set_head(self.client.read_head())
+        return self.head
+
+    def _set_head(self, head):
+        self.head = head
+        if head.chunked:
+            if head.get("Content-Length") is not None:
+                raise FramingError("both Content-Length and Transfer-Encoding")
+            self._chunks = Dechunker()
+        data, self.client.buffer = self.client.buffer, b""
+        if data:
+            self._take(data)
+
+    def _take(self, data):
+        if self._chunks is not None:
+            data = self._chunks.feed(data)
+            if self._chunks.ended and self._chunks.buffer:
+                raise FramingError(f"bytes after the last chunk: {self._chunks.buffer[:80]!r}")
+        if data:
+            self.body += data
+            self.marks.append((time.monotonic(), len(self.body)))
+
+    def receive(self):
+        """Reads once what the socket has; False: nothing more will come."""
+        try:
+            data = self.client.sock.recv(262144)
+        except (BlockingIOError, TimeoutError):
+            return True
+        except ConnectionResetError:
+            self.eof = self.reset = True
+            return False
+        if not data:
+            self.eof = True
+            return False
+        if self.head is None:
+            self.client.buffer += data
+            if b"\r\n\r\n" in self.client.buffer:
+                self._set_head(self.client.read_head())
+        else:
+            self._take(data)
+        return True
+
+    def pump(self, seconds, until=None):
+        """Reads for so long, or until the condition holds, or the connection has ended."""
+        deadline = time.monotonic() + seconds
+        while not self.eof and not (until and until()):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self.client.sock.settimeout(max(left, 0.001))
+            self.receive()
+        return self
+
+    def wait(self, until, what, timeout=WAIT):
+        self.pump(timeout, until)
+        if not until():
+            state = "connection ended" if self.eof else f"{timeout:g} s"
+            raise AssertionError(f"waited for {what} ({state}); body {self.body[-2000:]!r}")
+        return self
+
+    def wait_for(self, data, timeout=WAIT):
+        """Waits until the body contains `data`."""
+        return self.wait(lambda: data in self.body, repr(data)[:200], timeout)
+
+    def wait_body(self, data, timeout=WAIT):
+        """Waits until the body is as long as `data`, then compares: nothing else may have come."""
+        self.pump(timeout, lambda: len(self.body) >= len(data))
+        if self.body != data:
+            raise AssertionError(difference(self.body, data))
+        return self
+
+    def wait_end(self, timeout=WAIT):
+        """Waits for the end of the connection."""
+        self.pump(timeout)
+        if not self.eof:
+            raise AssertionError(f"the stream goes on after {timeout:g} s; {self.body[-300:]!r}")
+        return self
+
+    def wait_clean_end(self, timeout=WAIT):
+        """Waits for the end of the connection, and that the body was ended properly before."""
+        self.wait_end(timeout)
+        if not self.ended:
+            how = "reset" if self.reset else "closed"
+            raise AssertionError(f"{how} without the terminating chunk; {self.body[-300:]!r}")
+        return self
+
+    def time_of(self, data, start=0):
+        """When the last byte of `data` arrived."""
+        at = self.body.index(data, start) + len(data)
+        return next(t for t, length in self.marks if length >= at)
+
+    def times_of(self, data):
+        times, at = [], self.body.find(data)
+        while at >= 0:
+            times.append(self.time_of(data, at))
+            at = self.body.find(data, at + len(data))
+        return times
+
+    def events(self):
+        return parse_events(self.body)
+
+
+def parse_events(body):
+    """The complete events of an event stream, as EventSource would dispatch them: a list of
+    dictionaries with `event`, `data` and, when given, `id`."""
+    out = []
+    for block in re.split(rb"\r\n\r\n|\n\n|\r\r", body)[:-1]:
+        event, data = {"event": "message"}, []
+        for line in re.split(rb"\r\n|\n|\r", block):
+            name, _, value = line.partition(b":")
+            value = value[1:] if value.startswith(b" ") else value
+            if name == b"data":
+                data.append(value.decode())
+            elif name in (b"event", b"id"):
+                event[name.decode()] = value.decode()
+        if data:
+            event["data"] = "\n".join(data)
+            out.append(event)
+    return out
+
+
+def difference(got, want):
+    """A sentence on where two byte strings part."""
+    at = next((i for i, (a, b) in enumerate(zip(got, want)) if a != b), min(len(got), len(want)))
+    return (f"{len(got)} bytes instead of {len(want)}, the first difference at {at}: "
+            f"got {got[max(0, at - 60):at + 100]!r}, want {want[max(0, at - 60):at + 100]!r}")
+
+
+class Pool:
+    """Many streams, read together by one thread."""
+
+    def __init__(self, streams=()):
+        self.streams = []
+        self.selector = selectors.DefaultSelector()
+        for s in streams:
+            self.add(s)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+    def add(self, stream):
+        stream.client.sock.setblocking(False)
+        self.streams.append(stream)
+        self.selector.register(stream.client.sock, selectors.EVENT_READ, stream)
+        return stream
+
+    def close(self):
+        self.selector.close()
+        for s in self.streams:
+            s.close()
+
+    def drop(self, stream):
+        """Forgets a stream, which the caller then closes."""
+        if not stream.eof:
+            self.selector.unregister(stream.client.sock)
+        self.streams.remove(stream)
+
+    def pump(self, seconds, until=None):
+        deadline = time.monotonic() + seconds
+        while not (until and until()):
+            left = deadline - time.monotonic()
+            if left <= 0 or not self.selector.get_map():
+                break
+            for key, _ in self.selector.select(left):
+                if not key.data.receive():
+                    self.selector.unregister(key.fileobj)
+        return self
+
+    def wait_all(self, condition, what, timeout=WAIT):
+        """Waits until condition(stream) holds for every stream."""
+        waiting = set(self.streams)
+
+        def done():
+            waiting.difference_update([s for s in waiting if condition(s)])
+            return not waiting
+
+        self.pump(timeout, done)
+        if not done():
+            s = next(iter(waiting))
+            raise AssertionError(
+                f"{len(waiting)} of {len(self.streams)} streams wait for {what}; one of them: head "
+                f"{s.head.raw if s.head else s.client.buffer!r}, eof {s.eof}, {s.body[-300:]!r}")
+        return self
+
+    def wait_heads(self, timeout=WAIT):
+        return self.wait_all(lambda s: s.head is not None, "their head", timeout)
+
+
+def open_many(port, targets, timeout=WAIT, **args):
+    """Opens one stream for each target and waits until all of them are held."""
+    pool = Pool()
+    try:
+        for target in targets:
+            pool.add(Stream(port, target, **args))
+            pool.pump(0)
+        pool.wait_heads(timeout)
+        bad = [s for s in pool.streams if s.head.code != 200]
+        if bad:
+            raise AssertionError(f"{len(bad)} streams are not held; one: {bad[0].head.raw!r}")
+    except BaseException:
+        pool.close()
+        raise
+    return pool

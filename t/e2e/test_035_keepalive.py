@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keep-alives: what they say and when they come. Times are those at which bytes arrived here."""
+
+import base64
+import time
+
+import pytest
+
+import sse
+from harness import unique
+from publish import Publisher
+
+EARLY = 0.3  # seconds before its time that a keep-alive may come: timers have a grain
+LATE = 1.5   # and after it, on a loaded machine
+
+
+@pytest.fixture(scope="module")
+def httpd(make_httpd, origin):
+    server = make_httpd()
+    server.grip_proxy(origin.port)
+    server.publisher()
+    return server.start()
+
+
+def held(httpd, origin, channel, keep_alive, **args):
+    path = origin.hold(channel, b"", headers=[("Grip-Keep-Alive", keep_alive)])
+    return sse.Stream.opened(httpd.port(), path, **args)
+
+
+def on_time(times, every):
+    gaps = [b - a for a, b in zip(times, times[1:])]
+    wrong = [g for g in gaps if not every - EARLY <= g <= every + LATE]
+    assert not wrong, f"gaps of {every} s: {[round(g, 3) for g in gaps]}"
+
+
+def test_contents(httpd, origin):
+    """raw, cstring and base64, side by side on chunked and on raw framing."""
+    cases = {
+        "ping; timeout=1": b"ping",
+        ": x\\r\\n\\n\\\\\\x41; format=cstring; timeout=1": b": x\r\n\n\\A",
+        "event: keep-alive\\ndata:\\n\\n; format=cstring; timeout=1":
+            b"event: keep-alive\ndata:\n\n",
+        "a, b; format=raw; timeout=1": b"a, b",
+        base64.b64encode(b"\0\xff;").decode() + "; format=base64; timeout=1": b"\0\xff;",
+        "mode; mode=interval; timeout=1": b"mode",
+    }
+    with sse.Pool() as pool:
+        for n, (header, want) in enumerate(cases.items()):
+            s = held(httpd, origin, unique(), header, version="1.0" if n % 2 else "1.1")
+            s.want = want
+            pool.add(s)
+        pool.wait_all(lambda s: len(s.body) >= 2 * len(s.want), "two keep-alives")
+        for s in pool.streams:
+            assert s.body == s.want * (len(s.body) // len(s.want)), s.body
+
+
+def test_idle(httpd, origin, channel):
+    """An idle keep-alive comes so long after the last bytes, and never between messages."""
+    with held(httpd, origin, channel, "KA; timeout=2") as s, \
+            Publisher(httpd.port("publish")) as pub:
+        opened = time.monotonic()
+        s.wait_for(b"KA")
+        first = s.time_of(b"KA") - opened
+        assert 2 - EARLY <= first <= 2 + LATE, first
+        sent = 0
+        while sent < 8:  # four seconds of messages, half a second apart
+            pub.text(channel, ".")
+            sent += 1
+            s.wait_for(b"KA" + b"." * sent)
+            s.pump(0.5)
+        times = s.times_of(b".")
+        if max(b - a for a, b in zip(times, times[1:])) < 2 - EARLY:  # this test was not held up
+            assert s.body.startswith(b"KA" + b"." * 8), s.body
+        s.wait(lambda: s.body.count(b"KA") >= 3, "more keep-alives")
+        after = s.body.rindex(b".")
+        last = s.time_of(b".", after)
+        on_time([last] + [t for t in s.times_of(b"KA") if t > last], 2)
+
+
+def test_interval(httpd, origin, channel):
+    """An interval keep-alive comes at its time whatever is published meanwhile."""
+    with held(httpd, origin, channel, "KA; mode=interval; timeout=1") as s, \
+            Publisher(httpd.port("publish")) as pub:
+        opened = time.monotonic()
+        while s.body.count(b"KA") < 4:
+            assert time.monotonic() < opened + 30
+            pub.text(channel, ".")
+            s.pump(0.2)
+        on_time([opened] + s.times_of(b"KA"), 1)
+        assert s.body.count(b".") > 4
+
+
+def test_default_is_not_soon(httpd, origin, channel):
+    """Without timeout= it is 55 seconds: nothing comes in the first three."""
+    with held(httpd, origin, channel, "KA") as s:
+        s.pump(3)
+        assert s.body == b"" and not s.eof
+
+
+def test_keep_alives_are_counted(httpd, origin, channel):
+    before = httpd.status()["keep_alives"]
+    with held(httpd, origin, channel, "KA; timeout=1") as s:
+        s.wait_for(b"KAKA")
+    assert httpd.status()["keep_alives"] >= before + 2
+
+
+def test_many_streams(httpd, origin):
+    """Three hundred streams with a keep-alive each second: nobody is left out, nobody early."""
+    path = origin.hold(unique(), b"", headers=[("Grip-Keep-Alive", "k; timeout=1")])
+    with sse.open_many(httpd.port(), [path] * 300) as pool:
+        pool.wait_all(lambda s: len(s.body) >= 4, "four keep-alives")
+        for s in pool.streams:
+            assert s.body.strip(b"k") == b""
+            gaps = [b - a for a, b in zip(s.times_of(b"k"), s.times_of(b"k")[1:])]
+            assert min(gaps) >= 1 - EARLY - 0.2, gaps

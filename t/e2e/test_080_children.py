@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several children with very few workers: what is published to one of them reaches everybody, and
+held streams keep no worker."""
+
+import threading
+
+import pytest
+
+import sse
+from harness import MPM, unique, wait_until
+from publish import Publisher, item
+
+FEW = {
+    "prefork": "StartServers 3\nServerLimit 3\nMinSpareServers 1\nMaxSpareServers 3\n"
+               "MaxRequestWorkers 3\n",
+}
+FEW_THREADS = ("StartServers 3\nServerLimit 3\nThreadsPerChild 2\nThreadLimit 2\n"
+               "MinSpareThreads 2\nMaxSpareThreads 6\nMaxRequestWorkers 6\n")
+
+
+@pytest.fixture(scope="module")
+def httpd(make_httpd, origin):
+    server = make_httpd()
+    server.mpm_conf = FEW.get(MPM, FEW_THREADS)
+    server.grip_proxy(origin.port, server='CustomLog logs/main_log "%P %s %U"')
+    server.publisher()
+    server.add("KeepAlive Off")
+    server.always_allowed.append(r"AH00484|AH00161|AH03490|AH10159")  # all workers are busy
+    return server.start()
+
+
+def open_at_once(port, paths, threads=6):
+    """Opens streams from several threads, so that several children take them."""
+    streams, failed, lock = [], [], threading.Lock()
+    todo = list(paths)
+
+    def run():
+        while True:
+            with lock:
+                if not todo:
+                    return
+                path = todo.pop()
+            try:
+                s = sse.Stream.opened(port, path)
+            except Exception as e:
+                failed.append(e)
+                return
+            with lock:
+                streams.append(s)
+
+    runners = [threading.Thread(target=run) for _ in range(threads)]
+    for t in runners:
+        t.start()
+    for t in runners:
+        t.join()
+    if failed:
+        raise failed[0]
+    return sse.Pool(streams)
+
+
+def test_once_each(httpd, origin):
+    """600 streams in three children; each message is published to one and reaches every stream
+    exactly once."""
+    channel = unique()
+    path = origin.hold(channel, b"open.")
+    with open_at_once(httpd.port(), [path] * 600) as pool:
+        httpd.wait_status(streams=600, reserved=0)
+        want = b"open."
+        for n in range(10):
+            with Publisher(httpd.port("publish")) as pub:
+                pub.text(channel, f"event {n};")
+            want += f"event {n};".encode()
+        pool.wait_all(lambda s: len(s.body) >= len(want), "ten messages")
+        assert {s.body for s in pool.streams} == {want}
+        published_by = {line.split()[-1] for line in httpd.access("publish")}
+
+        # the server is as free as before: ordinary requests with 600 streams held
+        plain = origin.answer(b"plain")
+        for _ in range(50):
+            with sse.Client(httpd.port()) as c:
+                assert c.get(plain).body == b"plain"
+        wait_until(lambda: len(httpd.access("main")) >= 650, "the access log")
+    assert {line.split()[1] for line in httpd.access("main")} == {"200"}
+    held_by = {line.split()[0] for line in httpd.access("main")}
+    assert len(held_by) >= 2, "one child took everything: this test saw nothing"
+    assert published_by
+    httpd.wait_status(streams=0, reserved=0, channels=0)
+
+
+def test_all_workers_at_once(httpd, origin):
+    """More holds in flight than workers: they queue, and all are held."""
+    channel = unique()
+    go, waiting = threading.Event(), threading.Semaphore(0)
+
+    def handler(request, write):
+        waiting.release()
+        assert go.wait(30)
+        write(b"HTTP/1.1 200 OK\r\nGrip-Hold: stream\r\nGrip-Channel: " + channel.encode()
+              + b"\r\nContent-Length: 2\r\n\r\nok")
+
+    path = origin.add(handler)
+    with sse.Pool() as pool:
+        try:
+            for _ in range(30):
+                pool.add(sse.Stream(httpd.port(), path))
+            for _ in range(3):
+                assert waiting.acquire(timeout=30)
+        finally:
+            go.set()
+        pool.wait_heads()
+        assert {s.head.code for s in pool.streams} == {200}
+        with Publisher(httpd.port("publish")) as pub:
+            pub.text(channel, "x")
+        pool.wait_all(lambda s: s.body == b"okx", "the message")
+    httpd.wait_status(streams=0)
+
+
+def test_children_retire(make_httpd, origin):
+    """MaxConnectionsPerChild: children come and go, the streams that they took stay."""
+    server = make_httpd("retire")
+    server.mpm_conf = FEW.get(MPM, FEW_THREADS) + "MaxConnectionsPerChild 20\n"
+    server.add("KeepAlive Off")
+    server.always_allowed.append(r"AH00484|AH00161|AH03490|AH10159")
+    server.grip_proxy(origin.port)
+    server.publisher()
+    server.start()
+    channel = unique()
+    path = origin.hold(channel, b"")
+    first = set(server.children())
+    with sse.Pool() as pool:
+        while len(pool.streams) < 200:
+            try:
+                pool.add(sse.Stream.opened(server.port(), path))
+            except (sse.FramingError, ConnectionError):
+                pass  # a retiring child drops a connection now and then, without the module too
+        server.wait_status(streams=200)
+        wait_until(lambda: not first & set(server.children()), "the first children to retire")
+        with Publisher(server.port("publish")) as pub:
+            pub.send(*[item(channel, f"{n};") for n in range(3)])
+        pool.wait_all(lambda s: s.body == b"0;1;2;", "three messages")
+    server.wait_status(streams=0, reserved=0)
+
+
+def test_child_is_killed(make_httpd, origin):
+    """A child that dies takes no stream with it, and nothing stays reserved for it."""
+    import os
+    import signal
+    server = make_httpd("killed")
+    server.grip_proxy(origin.port)
+    server.publisher()
+    server.start()
+    channel = unique()
+    go = threading.Event()
+
+    def handler(request, write):
+        write(b"HTTP/1.1 200 OK\r\nGrip-Hold: stream\r\nGrip-Channel: x\r\n"
+              b"Content-Length: 9\r\n\r\na")
+        go.wait(30)
+        return False
+
+    with sse.open_many(server.port(), [origin.hold(channel, b"")] * 20) as pool:
+        slow = [sse.Stream(server.port(), origin.add(handler)) for _ in range(3)]
+        try:
+            server.wait_status(streams=20, reserved=3)
+            server.allow(r"AH00052.*exit signal Killed", r"AH00051.*exit signal Killed",
+                         r"\[eventstream:\w+\]")
+            for pid in server.children():
+                os.kill(pid, signal.SIGKILL)
+            server.wait_status(streams=20, reserved=0)
+        finally:
+            go.set()
+        with Publisher(server.port("publish")) as pub:
+            pub.text(channel, "x")
+        pool.wait_all(lambda s: s.body == b"x", "the message")
+        for s in slow:
+            s.close()
