@@ -10,6 +10,7 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
 {
     es_supervise_child_init(pchild, s);
     es_hublink_child_init(pchild, s);
+    es_relay_child_init(pchild, s);
 }
 
 static void register_hooks(apr_pool_t *p)
@@ -19,6 +20,7 @@ static void register_hooks(apr_pool_t *p)
     static const char *const inside[] = { "mod_proxy.c", "mod_wsgi.c", NULL };
 
     (void)p;
+    es_adopt_register_hooks();
     ap_hook_post_config(es_supervise_post_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_monitor(es_supervise_monitor, NULL, NULL, APR_HOOK_MIDDLE);

@@ -254,6 +254,13 @@ bool es_filter_admits(es_filter_t filter, const es_filter_view_t *view);
 es_err_t es_filter_render(es_filter_t filter, const es_filter_view_t *view, es_str_t content,
                           es_buf_t *out, es_detail_t *detail);
 
+/** Does a content filter have to run over the initial body, so that all of it is needed first? */
+bool es_initial_is_filtered(const es_instruct_t *in);
+
+/** Runs the content filters of the channels over the initial body, in place. Nothing to do is
+ * ES_OK. Errors as es_filter_render; the body is then as it was. */
+es_err_t es_initial_render(es_instruct_t *in, es_buf_t *body, es_detail_t *detail);
+
 /* ---- keys and tokens ---------------------------------------------------------------------- */
 /** A secret for HS256. Owned: es_key_free (which wipes it). */
 typedef struct es_key {

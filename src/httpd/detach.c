@@ -10,23 +10,11 @@
 #include "http_ssl.h"
 #include "apr_portable.h"
 
-bool es_detach_possible(request_rec *r, const char **why_not)
+bool es_detach_possible(request_rec *r)
 {
     conn_rec *c = r->connection;
 
-    if (c->master) {
-        *why_not = "it is a stream of an HTTP/2 connection";
-        return false;
-    }
-    if (ap_ssl_conn_is_ssl(c)) {
-        *why_not = "the connection is encrypted by TLS";
-        return false;
-    }
-    if (!ap_get_conn_socket(c)) {
-        *why_not = "the connection has no socket of its own";
-        return false;
-    }
-    return true;
+    return !c->master && !ap_ssl_conn_is_ssl(c) && ap_get_conn_socket(c);
 }
 
 es_err_t es_detach(request_rec *r, es_hublink_t *link)

@@ -68,7 +68,10 @@ void es_supervise_child_init(apr_pool_t *pchild, server_rec *s);
 int es_supervise_monitor(apr_pool_t *p, server_rec *s);
 int es_supervise_door(void); /* a child's end of the door */
 
-/* hub_main.c: the hub process, from fork to exit. Does not return. */
+/* hub_main.c: the hub process. Every stream is a descriptor, in the hub, and two in a child that
+ * relays TLS: es_raise_descriptor_limit takes all that the hard limit allows. */
+void es_raise_descriptor_limit(server_rec *s);
+/* From fork to exit; does not return. */
 void es_hub_main(server_rec *s, apr_pool_t *p, int door) __attribute__((noreturn));
 
 /* hublink.c: any request thread of a child */
@@ -100,8 +103,20 @@ int es_hold_start(request_rec *r, es_hold_handle_t *hold);
 void es_hold_release(es_hold_handle_t *hold); /* NULL is fine */
 
 /* detach.c: plain HTTP/1.x; the socket moves to the hub */
-bool es_detach_possible(request_rec *r, const char **why_not);
+bool es_detach_possible(request_rec *r);
 es_err_t es_detach(request_rec *r, es_hublink_t *link);
+
+/* adopt.c: TLS of mod_ssl over HTTP/1.x; relay thread of the child */
+void es_adopt_register_hooks(void);
+bool es_adopt_possible(request_rec *r);
+/* ES_EAGAIN: the client has sent more than its request, so it has to be pumped. ES_ENOENT: it has
+ * said goodbye already. */
+es_err_t es_adopt(request_rec *r, es_hublink_t *link);
+void es_relay_child_init(apr_pool_t *pchild, server_rec *s);
+
+/* pump.c: everything else, in the handler's own thread. Gives the link back. `chunked`: the hub was
+ * told to write chunks. Returns when the stream has ended; what it returns is for httpd. */
+int es_pump(request_rec *r, es_hublink_t *link, bool chunked);
 
 /* grip.c, grip_filter.c */
 typedef enum es_grip_state {

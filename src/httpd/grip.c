@@ -34,15 +34,6 @@ static apr_status_t ctx_cleanup(void *data)
     return APR_SUCCESS;
 }
 
-void es_grip_fail(request_rec *r, es_grip_ctx_t *ctx, int status)
-{
-    (void)r;
-    es_hold_release(ctx->hold);
-    ctx->hold = NULL;
-    ctx->failure = status;
-    ctx->state = ES_GRIP_FAILED;
-}
-
 static es_grip_ctx_t *wrap(request_rec *r)
 {
     es_grip_ctx_t *ctx = apr_pcalloc(r->pool, sizeof *ctx);
@@ -58,79 +49,6 @@ static es_grip_ctx_t *wrap(request_rec *r)
 }
 
 /* ---- sending what was collected ---- */
-
-/* Ids that the application gave with its channels, for build-id in the initial body. */
-static const char *initial_id(void *v, es_str_t name)
-{
-    const es_instruct_t *in = v;
-    size_t i;
-
-    for (i = 0; i < in->channel_count; i++) {
-        if (in->channels[i].name_len == name.n &&
-            memcmp(in->channels[i].name, name.p, name.n) == 0) {
-            return in->channels[i].prev_id;
-        }
-    }
-    return NULL;
-}
-
-static bool initial_has(void *v, es_str_t name)
-{
-    const es_instruct_t *in = v;
-    size_t i;
-
-    for (i = 0; i < in->channel_count; i++) {
-        if (in->channels[i].name_len == name.n &&
-            memcmp(in->channels[i].name, name.p, name.n) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool filters_before(const es_instruct_t *in, size_t channel, uint8_t filter)
-{
-    size_t i;
-    uint8_t k;
-
-    for (i = 0; i < channel; i++) {
-        for (k = 0; k < in->channels[i].filter_count; k++) {
-            if (in->channels[i].filters[k] == filter) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
-/* Runs the content filters of all channels over the initial body, each once, in the order of their
- * first appearance (grip.md 2.2). var-subst is for messages alone. */
-static es_err_t render_initial(es_instruct_t *in, es_buf_t *body, es_detail_t *detail)
-{
-    const es_filter_view_t view = {
-        .sub_meta = &in->meta, .has_channel = initial_has, .channel_id = initial_id, .ctx = in
-    };
-    es_err_t err = ES_OK;
-    size_t c;
-    uint8_t k;
-
-    for (c = 0; c < in->channel_count && err == ES_OK; c++) {
-        for (k = 0; k < in->channels[c].filter_count && err == ES_OK; k++) {
-            const uint8_t filter = in->channels[c].filters[k];
-            es_buf_t out;
-
-            if (filter != ES_FILTER_BUILD_ID || filters_before(in, c, filter)) {
-                continue;
-            }
-            es_buf_init(&out, body->max);
-            err = es_filter_render((es_filter_t)filter, &view, (es_str_t) { body->p, body->n },
-                                   &out, detail);
-            es_buf_free(body);
-            *body = out;
-        }
-    }
-    return err;
-}
 
 /* Sends the collected body: with the end of the response, or flushed for a stream that goes on. */
 static int send_body(request_rec *r, es_grip_ctx_t *ctx)
@@ -196,7 +114,7 @@ static void understand(request_rec *r, es_grip_ctx_t *ctx)
     }
     if (ctx->state == ES_GRIP_STREAM || ctx->state == ES_GRIP_COLLECT) {
         ctx->state = ES_GRIP_STREAM;
-        if (render_initial(ctx->in, &ctx->body, &detail) != ES_OK) {
+        if (es_initial_render(ctx->in, &ctx->body, &detail) != ES_OK) {
             ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r,
                           ESLOGNO(0052) "the initial body of a stream is refused: %s", detail.text);
             es_grip_fail(r, ctx, HTTP_BAD_GATEWAY);

@@ -14,6 +14,15 @@
  */
 #include "es_httpd.h"
 
+void es_grip_fail(request_rec *r, es_grip_ctx_t *ctx, int status)
+{
+    (void)r;
+    es_hold_release(ctx->hold);
+    ctx->hold = NULL;
+    ctx->failure = status;
+    ctx->state = ES_GRIP_FAILED;
+}
+
 /* A connection that goes on for hours: nothing may wait for its end, keep it, or squeeze it. */
 static void prepare_held(request_rec *r)
 {
@@ -26,21 +35,6 @@ static void prepare_held(request_rec *r)
     /* Whether httpd writes chunks depends on this; a connection that was to be closed after the
      * answer would get none, and its end could not be told from a broken one. */
     r->connection->keepalive = AP_CONN_UNKNOWN;
-}
-
-static bool has_content_filter(const es_instruct_t *in)
-{
-    size_t i;
-    uint8_t k;
-
-    for (i = 0; i < in->channel_count; i++) {
-        for (k = 0; k < in->channels[i].filter_count; k++) {
-            if (in->channels[i].filters[k] == ES_FILTER_BUILD_ID) {
-                return true;
-            }
-        }
-    }
-    return false;
 }
 
 /* Responses that have no body cannot be held. */
@@ -102,7 +96,7 @@ void es_grip_decide(request_rec *r, es_grip_ctx_t *ctx)
         return;
     }
     prepare_held(r);
-    ctx->state = has_content_filter(ctx->in) ? ES_GRIP_COLLECT : ES_GRIP_STREAM;
+    ctx->state = es_initial_is_filtered(ctx->in) ? ES_GRIP_COLLECT : ES_GRIP_STREAM;
 }
 
 /* The head of the answer is in r; its first bytes are about to come. */

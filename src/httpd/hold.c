@@ -6,16 +6,23 @@
  * that is published is missed (the head and the initial body are written through httpd's filters
  * and flushed) es_hold_start     the connection goes to the hub
  *
- * How it goes depends on what it is. Plain HTTP/1.x is detached (detach.c). Connections that are
- * encrypted or multiplexed cannot be handed over as a socket; they are refused before anything is
- * written.
+ * The way is chosen by what the connection is:
+ *
+ *   plain HTTP/1.x          detach   the socket itself goes to the hub; httpd forgets the
+ * connection mod_ssl over HTTP/1.x   adopt    the relay thread takes socket and SSL object; httpd
+ * forgets it too all else (HTTP/2, ...)  pump     this thread carries the bytes as long as the
+ * stream lives
+ *
+ * To the hub each is a descriptor that it writes to.
  */
 #include "es_httpd.h"
 
 #include <stdlib.h>
 
+typedef enum es_way { WAY_DETACH, WAY_ADOPT, WAY_PUMP } es_way_t;
+
 struct es_hold_handle {
-    request_rec *r;
+    es_way_t way;
     es_hublink_t *link; /* carries the reservation; NULL once it is used or given up */
     bool chunked;       /* the framing that the hub was told */
 };
@@ -23,9 +30,14 @@ struct es_hold_handle {
 /* Will httpd write this answer in chunks? ap_set_keepalive decides by the same facts. */
 static bool will_be_chunked(request_rec *r)
 {
-    return r->proto_num >= HTTP_VERSION(1, 1) &&
+    return !r->connection->master && r->proto_num >= HTTP_VERSION(1, 1) &&
            !apr_table_get(r->subprocess_env, "downgrade-1.0") &&
            !apr_table_get(r->subprocess_env, "force-response-1.0");
+}
+
+static es_way_t choose_way(request_rec *r)
+{
+    return es_detach_possible(r) ? WAY_DETACH : es_adopt_possible(r) ? WAY_ADOPT : WAY_PUMP;
 }
 
 static apr_status_t release_with_pool(void *data)
@@ -50,24 +62,17 @@ static int status_of(es_err_t err)
 int es_hold_reserve(request_rec *r, const es_instruct_t *in, es_hold_handle_t **ret)
 {
     es_hold_handle_t *hold = apr_pcalloc(r->pool, sizeof *hold);
+    const es_way_t way = choose_way(r);
     es_delivery_t delivery = { .chunked = will_be_chunked(r),
                                .peer =
                                    apr_psprintf(r->pool, "%s:%d", r->useragent_ip,
                                                 r->useragent_addr ? r->useragent_addr->port : 0),
                                .uri = r->uri };
-    const char *why = NULL, *text = NULL;
+    const char *text = NULL;
     char *json = NULL;
     size_t len = 0;
-    es_err_t err;
+    es_err_t err = es_hold_encode(in, &delivery, &json, &len);
 
-    if (!es_detach_possible(r, &why)) {
-        ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r,
-                      ESLOGNO(0040) "the stream is refused: %s; this version holds plain HTTP/1.x "
-                                    "connections",
-                      why);
-        return HTTP_NOT_IMPLEMENTED;
-    }
-    err = es_hold_encode(in, &delivery, &json, &len);
     if (err == ES_OK) {
         err = es_hublink_call(r, ES_WIRE_RESERVE, (es_str_t) { json, len }, &text, &hold->link);
         free(json);
@@ -80,7 +85,7 @@ int es_hold_reserve(request_rec *r, const es_instruct_t *in, es_hold_handle_t **
         }
         return status_of(err);
     }
-    hold->r = r;
+    hold->way = way;
     hold->chunked = delivery.chunked;
     apr_pool_cleanup_register(r->pool, hold, release_with_pool, apr_pool_cleanup_null);
     *ret = hold;
@@ -97,27 +102,44 @@ void es_hold_release(es_hold_handle_t *hold)
     }
 }
 
+/* The head is out. Is it framed as the hub was told? Over HTTP/2 there are no chunks. */
+static bool framing_holds(request_rec *r, const es_hold_handle_t *hold)
+{
+    if (r->connection->master || r->chunked == (hold->chunked ? 1 : 0)) {
+        return true;
+    }
+    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r,
+                  ESLOGNO(0042) "the head went out %s chunks although %s was announced to the hub; "
+                                "the connection is closed",
+                  r->chunked ? "with" : "without", hold->chunked ? "chunked" : "raw");
+    return false;
+}
+
 int es_hold_start(request_rec *r, es_hold_handle_t *hold)
 {
     conn_rec *c = r->connection;
     es_hublink_t *link = hold->link;
-    es_err_t err;
+    es_err_t err = ES_EINVAL;
 
     if (c->aborted) { /* the client left while the initial body was written */
         es_hold_release(hold);
         return OK;
     }
     hold->link = NULL;
-    if (r->chunked != (hold->chunked ? 1 : 0)) {
-        ap_log_rerror(
-            APLOG_MARK, APLOG_ERR, 0, r,
-            ESLOGNO(0042) "the head went out %s chunks although %s was announced to the hub; "
-                          "the connection is closed",
-            r->chunked ? "with" : "without", hold->chunked ? "chunked" : "raw");
-        err = ES_EINVAL;
-    }
-    else {
-        err = es_detach(r, link);
+    if (framing_holds(r, hold)) {
+        err = hold->way == WAY_DETACH  ? es_detach(r, link)
+              : hold->way == WAY_ADOPT ? es_adopt(r, link)
+                                       : ES_EAGAIN;
+        if (err == ES_EAGAIN) {
+            return es_pump(r, link, hold->chunked);
+        }
+        if (err ==
+            ES_ENOENT) { /* the client left as soon as it had the head: httpd says goodbye too */
+            hold->link = link;
+            es_hold_release(hold);
+            c->keepalive = AP_CONN_CLOSE;
+            return OK;
+        }
         if (err != ES_OK) {
             ap_log_rerror(APLOG_MARK, APLOG_ERR, errno, r,
                           ESLOGNO(0043) "the connection cannot be handed to the hub");

@@ -69,16 +69,16 @@ static void set_title(const char *title)
     apr_cpystrn((char *)(uintptr_t)start, title, end - start);
 }
 
-/* Every stream is a descriptor: take all that the limits allow. */
-static void raise_descriptor_limit(server_rec *s)
+void es_raise_descriptor_limit(server_rec *s)
 {
     struct rlimit lim;
 
     if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
         lim.rlim_cur = lim.rlim_max;
         if (setrlimit(RLIMIT_NOFILE, &lim) != 0) {
-            ap_log_error(APLOG_MARK, APLOG_WARNING, errno, s,
-                         ESLOGNO(0010) "the hub's limit of descriptors cannot be raised");
+            ap_log_error(
+                APLOG_MARK, APLOG_WARNING, errno, s,
+                ESLOGNO(0010) "the soft limit of descriptors cannot be raised to the hard one");
         }
     }
 }
@@ -137,7 +137,7 @@ void es_hub_main(server_rec *s, apr_pool_t *p, int door)
     }
     set_title("httpd: eventstream hub");
     ap_close_listeners();
-    raise_descriptor_limit(s);
+    es_raise_descriptor_limit(s);
     if (ap_run_drop_privileges(p, s) != 0) {
         ap_log_error(APLOG_MARK, APLOG_CRIT, 0, s,
                      ESLOGNO(0012) "the hub cannot change to the server's User");

@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A child's links to the hub. A request thread takes an idle link or opens one, sends its request,
- * waits for the answer and puts the link back; apr_reslist keeps them. So there is no reader
- * thread, no table of open requests, and a slow answer holds up nobody else.
+ * waits for the answer and puts the link back. So there is no reader thread, no table of open
+ * requests, and a slow answer holds up nobody else.
  *
  * When the hub was restarted, idle links are dead ends: sending on one fails, it is thrown away and
  * the next is tried, until a fresh one goes through the door. Its hello waits there until the new
  * hub reads it. A request that got no answer is sent again to the new hub. Nothing can come twice
  * by that: the streams of the old hub died with it.
+ *
+ * No pool owns the links: a child may be ended in the middle of a request (prefork runs its exit in
+ * a signal handler), and then the process' end closes them. apr_reslist, which would otherwise do
+ * all this, aborts the process when a resource is out at that moment.
  */
 #include "es_httpd.h"
 
-#include "ap_mpm.h"
-#include "apr_reslist.h"
+#include "apr_thread_mutex.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -29,62 +32,73 @@ struct es_hublink {
     uint32_t number; /* of the last request */
 };
 
-static apr_reslist_t *links; /* of this child; thread-safe */
-
-static apr_status_t link_make(void **ret, void *params, apr_pool_t *pool)
-{
-    es_hublink_t *link = malloc(sizeof *link);
-
-    (void)params;
-    (void)pool;
-    if (!link) {
-        return APR_ENOMEM;
-    }
-    link->number = 0;
-    if (es_wire_connect(es_supervise_door(), &link->fd) != ES_OK) {
-        const apr_status_t rv = errno;
-
-        free(link);
-        return rv;
-    }
-    *ret = link;
-    return APR_SUCCESS;
-}
-
-static apr_status_t link_end(void *resource, void *params, apr_pool_t *pool)
-{
-    es_hublink_t *link = resource;
-
-    (void)params;
-    (void)pool;
-    close(link->fd);
-    free(link);
-    return APR_SUCCESS;
-}
+/* The idle links of this child. */
+static struct idle {
+    apr_thread_mutex_t *lock; /* NULL: child_init has not run */
+    es_hublink_t *v[IDLE_MAX];
+    int n;
+} idle;
 
 void es_hublink_child_init(apr_pool_t *pchild, server_rec *s)
 {
-    int threads = 1;
     apr_status_t rv;
 
-    ap_mpm_query(AP_MPMQ_MAX_THREADS, &threads);
-    /* Two for each thread: nothing may wait for a link that another request holds. */
-    rv = apr_reslist_create(&links, 0, IDLE_MAX, 2 * threads + 2, 0, link_make, link_end, NULL,
-                            pchild);
+    idle.n = 0;
+    rv = apr_thread_mutex_create(&idle.lock, APR_THREAD_MUTEX_DEFAULT, pchild);
     if (rv != APR_SUCCESS) {
         ap_log_error(APLOG_MARK, APLOG_CRIT, rv, s,
                      ESLOGNO(0020) "a child cannot keep links to the hub; its requests will fail");
-        links = NULL;
+        idle.lock = NULL;
     }
+}
+
+static void link_close(es_hublink_t *link)
+{
+    close(link->fd);
+    free(link);
+}
+
+static es_hublink_t *link_open(void)
+{
+    es_hublink_t *link = malloc(sizeof *link);
+
+    if (!link) {
+        return NULL;
+    }
+    link->number = 0;
+    if (es_wire_connect(es_supervise_door(), &link->fd) != ES_OK) {
+        free(link);
+        return NULL;
+    }
+    return link;
+}
+
+/* The idle link that was used last, else a new one. NULL: the door is full until a hub reads it, or
+ * there is no descriptor left. */
+static es_hublink_t *take(void)
+{
+    es_hublink_t *link = NULL;
+
+    apr_thread_mutex_lock(idle.lock);
+    if (idle.n > 0) {
+        link = idle.v[--idle.n];
+    }
+    apr_thread_mutex_unlock(idle.lock);
+    return link ? link : link_open();
 }
 
 void es_hublink_give(es_hublink_t *link, bool good)
 {
     if (good) {
-        apr_reslist_release(links, link);
+        apr_thread_mutex_lock(idle.lock);
+        if (idle.n < IDLE_MAX) {
+            idle.v[idle.n++] = link;
+            link = NULL;
+        }
+        apr_thread_mutex_unlock(idle.lock);
     }
-    else {
-        apr_reslist_invalidate(links, link);
+    if (link) {
+        link_close(link);
     }
 }
 
@@ -131,26 +145,27 @@ es_err_t es_hublink_call(request_rec *r, es_wire_type_t type, es_str_t payload, 
     int attempt = 0;
 
     *text = "the hub does not answer";
-    while (links && apr_time_now() < deadline) {
-        void *resource = NULL;
+    while (idle.lock && apr_time_now() < deadline) {
+        es_hublink_t *link;
         char *answer = NULL;
 
         pause_before(attempt++);
-        if (apr_reslist_acquire(links, &resource) != APR_SUCCESS) {
-            continue; /* the door is full until a hub reads it, or we have no descriptor left */
+        link = take();
+        if (!link) {
+            continue;
         }
-        err = ask(resource, type, payload, deadline, &code, &answer);
+        err = ask(link, type, payload, deadline, &code, &answer);
         if (err == ES_OK) {
             text_to_pool(r, answer, text);
             if (keep && code == ES_OK) {
-                *keep = resource;
+                *keep = link;
             }
             else {
-                es_hublink_give(resource, true);
+                es_hublink_give(link, true);
             }
             return code;
         }
-        es_hublink_give(resource, false);
+        es_hublink_give(link, false);
         if (err != ES_EIO) {
             break; /* no answer in all the time, out of memory, or a hub that speaks otherwise */
         }

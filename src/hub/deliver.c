@@ -70,6 +70,13 @@ static bool assertion_holds(const es_sub_t *sub, const es_stream_format_t *forma
     return n == format->content_filter_count;
 }
 
+/* Was this item in the application's own answer already? It read the newest item from its storage,
+ * asked for what comes after it, and the same item's publish arrived later than the reservation. */
+static bool is_known(const es_sub_t *sub, const es_item_t *item)
+{
+    return sub->continuous && item->id && sub->last_id && strcmp(item->id, sub->last_id) == 0;
+}
+
 /* The newest id counts also when a filter drops the item: the application's numbering goes on. */
 static void remember_id(es_sub_t *sub, const es_item_t *item)
 {
@@ -124,6 +131,9 @@ es_verdict_t es_deliver_filter(es_sub_t *sub, es_frame_t *frame, es_frame_t **re
     bool has_content = false;
     uint8_t i;
 
+    if (is_known(sub, frame->item)) {
+        return ES_DELIVER_SKIP;
+    }
     if (stream->tracked) {
         remember_id(sub, frame->item);
     }

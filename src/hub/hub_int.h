@@ -72,7 +72,8 @@ typedef struct es_sub {
     char *last_id;   /* newest item id seen here, for build-id; NULL: none */
     uint32_t index;  /* in channel->subs; ES_SUB_OFF: not on it */
     es_mask_t mask;
-    bool behind; /* counted in channel->behind */
+    bool continuous; /* the application told where its own answer ended (prev-id) */
+    bool behind;     /* counted in channel->behind */
     uint8_t filter_count;
     uint8_t filters[ES_MAX_FILTERS];
 } es_sub_t;
@@ -169,7 +170,7 @@ struct es_stream {
     bool chunked;
     bool blocked;            /* the socket is full: wait for EPOLLOUT */
     bool refused;            /* out of memory at its reservation: ends when it is held */
-    bool tracked;            /* frames are rendered for this stream alone, one at a time */
+    bool tracked;            /* frames are looked at for this stream alone, one at a time */
     uint8_t keep_alive_mode; /* es_keep_alive_mode_t */
     uint16_t sub_count;
     uint64_t keep_alive_ms; /* 0: none */
@@ -311,7 +312,7 @@ es_channel_t *es_registry_join(es_registry_t *registry, es_str_t name, int loop)
  */
 bool es_registry_leave(es_registry_t *registry, es_channel_t *channel, int loop);
 
-/* ---- intake.c, link.c, pull.c, publish.c, stats.c -----------------------------------------------
+/* ---- the intake's thread ----------------------------------------------------------------------
  */
 
 typedef enum es_source_kind {
@@ -370,37 +371,37 @@ typedef struct es_intake {
     bool done;
 } es_intake_t;
 
-/* ---- tame.c ------------------------------------------------------------------------------------
- */
-
-/* May this line of its kind be logged? */
-bool es_tame_admits(es_intake_t *intake, es_tame_t *tame);
-
-/* ---- intake.c -------------------------------------------------------------------------------- */
-
+/* intake.c */
 es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config);
 void es_intake_run(es_intake_t *intake);
 void es_intake_destroy(es_intake_t *intake);
 es_err_t es_intake_watch(es_intake_t *intake, es_source_t *source);
 
+/* reserve.c */
+es_err_t es_intake_reserve(es_intake_t *intake, es_str_t hold, es_stream_t **ret,
+                           es_detail_t *detail);
 void es_intake_take_back(es_intake_t *intake); /* ended streams: count, free */
-void es_intake_command(es_intake_t *intake, int loop, const es_command_t *command);
 
+/* publish.c */
+void es_intake_command(es_intake_t *intake, int loop, const es_command_t *command);
+void es_intake_publish(es_intake_t *intake, es_item_t *item); /* takes the item */
+void es_intake_refused(es_intake_t *intake, const char *from, const es_detail_t *detail);
+
+/* link.c */
 void es_link_open(es_intake_t *intake, int fd);
 void es_link_close(es_intake_t *intake, es_link_t *link);
 void es_link_readable(es_intake_t *intake, es_link_t *link);
 
-es_err_t es_intake_reserve(es_intake_t *intake, es_str_t hold, es_stream_t **ret,
-                           es_detail_t *detail);
-void es_intake_publish(es_intake_t *intake, es_item_t *item); /* takes the item */
-void es_intake_refused(es_intake_t *intake, const char *from, const es_detail_t *detail);
-
+/* pull.c */
 es_err_t es_pull_start(es_intake_t *intake);
 void es_pull_stop(es_intake_t *intake);
 void es_pull_retry(es_intake_t *intake, uint64_t now_ms);
 void es_pull_receive(es_intake_t *intake);
 
-/* Appends the counters, as one JSON object or in Prometheus' text format. */
+/* tame.c: may this line of its kind be logged? */
+bool es_tame_admits(es_intake_t *intake, es_tame_t *tame);
+
+/* stats.c: appends the counters, as one JSON object or in Prometheus' text format. */
 es_err_t es_stats_render(es_intake_t *intake, bool prometheus, es_buf_t *out);
 
 static inline uint64_t es_now(const es_hub_config_t *config)

@@ -33,7 +33,8 @@ void es_count(_Atomic uint64_t *counter, int64_t delta)
 {
     const uint64_t now = atomic_load_explicit(counter, memory_order_relaxed);
 
-    atomic_store_explicit(counter, now + (uint64_t)delta, memory_order_relaxed);
+    /* Whoever sees this count sees those that were made before it. */
+    atomic_store_explicit(counter, now + (uint64_t)delta, memory_order_release);
 }
 
 /* ---- the flush pass ---- */

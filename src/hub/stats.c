@@ -14,7 +14,7 @@
 
 static json_int_t load(_Atomic uint64_t *counter)
 {
-    return (json_int_t)atomic_load_explicit(counter, memory_order_relaxed);
+    return (json_int_t)atomic_load_explicit(counter, memory_order_acquire);
 }
 
 static void put(json_t *o, const char *name, json_int_t value)

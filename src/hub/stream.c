@@ -13,7 +13,7 @@
  * means lost messages, and the stream is cut: a client that reconnects knows where it was, one that
  * is silently skipped does not.
  *
- * Streams with content filters ("tracked") are rendered one frame at a time.
+ * Streams with content filters or a prev-id ("tracked") are served one frame at a time.
  *
  * All of this runs in the stream's loop, but es_stream_make and es_stream_free, which the intake
  * calls.
@@ -184,12 +184,13 @@ static void gather(gather_t *g, es_stream_t *s)
 /* ---- writing ---- */
 
 /* The first piece of which something is left becomes the pending frame. An own frame always does:
- * it exists nowhere else. Returns the first piece to give back to the logs. */
+ * it exists nowhere else. So does the frame of a tracked stream: its filters have counted it as
+ * seen. Returns the first piece to give back to the logs. */
 static int keep_partial(es_stream_t *s, gather_t *g, int i, size_t sent)
 {
     const bool own = g->own && i == g->n - 1;
 
-    if (sent == 0 && !own) {
+    if (sent == 0 && !own && !s->tracked) {
         return i;
     }
     s->pending = g->piece[i].frame;
@@ -379,11 +380,11 @@ void es_stream_loop_end(es_stream_t *stream, es_end_t end)
     if (stream->state == ES_STREAM_ENDED) {
         return;
     }
+    es_count(&loop->counters.ended[end], 1); /* before it is missing in `streams` */
     if (stream->state == ES_STREAM_LIVE) {
         es_count(&loop->counters.streams, -1);
         log_end(stream, end);
     }
-    es_count(&loop->counters.ended[end], 1);
     stream->state = ES_STREAM_ENDED;
     stream->end = (uint8_t)end;
     es_wheel_disarm(&loop->wheel, &stream->timer);

@@ -102,6 +102,9 @@ def unique(prefix="ch"):
     return f"{prefix}-{os.getpid()}-{next(_names)}"
 
 
+TLS_CA = HERE / "tls.pem"
+
+
 def reachable(path):
     """May any user read what is at `path`?"""
     path = Path(path).resolve()
@@ -196,6 +199,21 @@ class Httpd:
             """,
         )
 
+    def tls_proxy(self, origin_port, name="tls", server="", **args):
+        """The same behind TLS, with the certificate of tls.pem, which is its own CA."""
+        if "ssl" not in self.extra_modules:
+            self.extra_modules += ["socache_shmcb", "ssl"]
+            # no file lock: the kernel takes two threads of two processes for a deadlock
+            self.add("SSLSessionCache shmcb:run/sessions(512000)\nMutex pthread ssl-cache")
+            # tls.pem is for localhost and is its own CA; an OpenSSL older than the compiled one
+            self.always_allowed += [r"AH01909|AH01906|AH01882"]
+        return self.grip_proxy(origin_port, name, server=f"""
+            SSLEngine On
+            SSLCertificateFile {HERE / "tls.pem"}
+            SSLCertificateKeyFile {HERE / "tls.pem"}
+            {server}
+        """, **args)
+
     def publisher(self, name="publish", extra="", path="/"):
         """The usual publish listener, Pushpin's port 5561."""
         return self.vhost(
@@ -220,7 +238,9 @@ class Httpd:
         names = ["authz_core", "authz_host", "alias", "setenvif", "mime", "env", "headers",
                  "reqtimeout", "status"]
         names += [n for n in self.extra_modules if n not in names]
-        ours = [f"LoadModule eventstream_module {env_path('ES_MODULE')}"] if self.with_module else []
+        ours = []
+        if self.with_module:
+            ours.append(f"LoadModule eventstream_module {env_path('ES_MODULE')}")
         others = []
         for n in dict.fromkeys([*names, "proxy", "proxy_http"]):
             others.append(f"LoadModule {n}_module {libexec}/mod_{n}.so")
@@ -349,7 +369,8 @@ class Httpd:
                 self.process.wait(timeout)
             except subprocess.TimeoutExpired:
                 self.kill()
-                raise AssertionError(f"httpd did not stop in {timeout:g} s\n{self.tail()}") from None
+                text = f"httpd did not stop in {timeout:g} s\n{self.tail()}"
+                raise AssertionError(text) from None
         gone = time.monotonic() + 10
         left = self.processes()
         while left and time.monotonic() < gone:

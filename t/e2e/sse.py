@@ -13,6 +13,7 @@ the terminating chunk raise FramingError. Each piece of a body has the time at w
 import re
 import selectors
 import socket
+import ssl
 import struct
 import time
 
@@ -151,6 +152,20 @@ def request_bytes(target, method="GET", headers=(), version="1.1", body=b"", hos
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
 
 
+def tls(ca, version=None, name="localhost", session=None, context=None):
+    """What Client's `wrap` takes for TLS, of one version or of any. The end of a connection without
+    close_notify is an error, as it should be."""
+    context = context or ssl.create_default_context(cafile=ca)
+    if version:
+        context.minimum_version = context.maximum_version = version
+
+    def wrap(sock):
+        return context.wrap_socket(sock, server_hostname=name, session=session,
+                                   suppress_ragged_eofs=False)
+
+    return wrap
+
+
 class Client:
     """One connection to 127.0.0.1."""
 
@@ -278,14 +293,14 @@ class Stream:
     """One response that goes on: the head at once, then the body as it comes."""
 
     def __init__(self, port, target, *, client=None, **args):
-        rcvbuf = args.pop("rcvbuf", None)
-        self.client = client or Client(port, rcvbuf=rcvbuf)
+        rcvbuf, wrap = args.pop("rcvbuf", None), args.pop("wrap", None)
+        self.client = client or Client(port, rcvbuf=rcvbuf, wrap=wrap)
         self.client.request(target, **args)
         self.head = None
         self.body = b""
         self.marks = []  # (time, length of the body after that piece)
         self.eof = False
-        self.reset = False
+        self.reset = False  # ended by RST, or over TLS without close_notify
         self._chunks = None
 
     @classmethod
@@ -348,9 +363,9 @@ class Stream:
         """Reads once what the socket has; False: nothing more will come."""
         try:
             data = self.client.sock.recv(262144)
-        except (BlockingIOError, TimeoutError):
+        except (BlockingIOError, TimeoutError, ssl.SSLWantReadError):
             return True
-        except ConnectionResetError:
+        except (ConnectionResetError, ssl.SSLEOFError):
             self.eof = self.reset = True
             return False
         if not data:

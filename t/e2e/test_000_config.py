@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configuration errors: httpd -t names the line, the directive, what was found, what is accepted."""
+"""Configuration errors: httpd -t names the line, the directive, what was found and what is
+accepted."""
 
 import re
 import socket

@@ -418,7 +418,7 @@ def test_request_behind_the_held_one(httpd, origin, channel):
         assert s.body == b"ab" and s.ended
 
 
-# ---- responses that are not held ---------------------------------------------------------------
+# ---- responses that are not held ----------------------------------------------------------------
 
 def test_passthrough_is_not_buffered(httpd, origin):
     """An answer without Grip headers arrives piece by piece, as the application writes it."""
@@ -518,7 +518,7 @@ def test_application_is_down(httpd, origin):
     httpd.wait_status(streams=0, reserved=0)
 
 
-# ---- what the application gets -----------------------------------------------------------------
+# ---- what the application gets ------------------------------------------------------------------
 
 def test_request_to_the_application(httpd, origin):
     path = origin.answer(b"")
@@ -567,7 +567,7 @@ def test_grip_sig_without_key(httpd, origin):
             jwt.decode(token, guess.encode() or b"\0", algorithms=["HS256"])
 
 
-# ---- GRIP errors -----------------------------------------------------------------------------------
+# ---- GRIP errors --------------------------------------------------------------------------------
 
 ERRORS = {
     # headers in place of the usual ones: (headers, what the log line must contain)
@@ -639,7 +639,7 @@ def test_pipelined_bytes_do_no_harm(httpd, origin, channel):
 
 
 def test_filter_without_the_directive(make_httpd, origin):
-    """SetOutputFilter GRIP alone does nothing, and does no harm: the answer goes through as it is."""
+    """SetOutputFilter GRIP alone does nothing, and no harm: the answer goes through as it is."""
     server = make_httpd("filter")
     server.grip_proxy(origin.port, extra="EventStreamGrip Off\nSetOutputFilter GRIP")
     server.start()

@@ -196,7 +196,7 @@ def test_one_bad_item_refuses_all(httpd, origin, api, channel):
         s.wait_body(b"yes")
 
 
-# ---- framing and limits ------------------------------------------------------------------------
+# ---- framing and limits -------------------------------------------------------------------------
 
 def test_length_required(httpd):
     with sse.Client(httpd.port("publish")) as c:
@@ -287,7 +287,7 @@ def test_body_cut_off(httpd, channel):
     assert httpd.status()["published"] == before
 
 
-# ---- keep-alive and batches ----------------------------------------------------------------------
+# ---- keep-alive and batches ---------------------------------------------------------------------
 
 def test_keep_alive(httpd, origin, channel):
     """A thousand posts on one connection, in order."""
@@ -333,7 +333,7 @@ def test_batch_with_close(httpd, origin, api, channel):
 
 
 def test_channel_names(httpd, origin, api):
-    """Names are bytes to us: percent signs, spaces, quotes, UTF-8; none matches another's prefix."""
+    """Percent signs, spaces, quotes, UTF-8: names are bytes to us, and none matches a prefix."""
     names = [unique() + end for end in ("", "x", " a b", "%20", '"q"', "/p", "\u00e9", "\u4e2d")]
     streams = []
     for name in names:
@@ -363,7 +363,7 @@ def test_other_formats_do_not_disturb(httpd, origin, api, channel):
         s.wait_body(b"send")
 
 
-# ---- places ----------------------------------------------------------------------------------------
+# ---- places -------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("base", ["/_grip", "/realm/one"])
 def test_below_a_location(httpd, origin, channel, base):
@@ -383,7 +383,7 @@ def test_require(httpd):
     httpd.allow(r"AH01630")
 
 
-# ---- keys ------------------------------------------------------------------------------------------
+# ---- keys ---------------------------------------------------------------------------------------
 
 def token(key, alg="HS256", **claims):
     claims.setdefault("exp", int(time.time()) + 600)

@@ -30,7 +30,8 @@ def held(httpd, origin, channels, meta="", body=b""):
 
 def test_skip_users(httpd, origin, pub, channel):
     grip = f"{channel}; filter=skip-users"
-    with held(httpd, origin, grip, 'user="1"') as one, held(httpd, origin, grip, 'user="2"') as two, \
+    with held(httpd, origin, grip, 'user="1"') as one, \
+            held(httpd, origin, grip, 'user="2"') as two, \
             held(httpd, origin, grip) as nobody, held(httpd, origin, channel, 'user="1"') as free:
         pub.text(channel, "a")
         pub.text(channel, "b", meta={"skip_users": "1"})
@@ -101,7 +102,7 @@ def test_meta_grammar(httpd, origin, pub, channel):
         s.wait_body(b'<a, "b" %(x): c|plain|100%>')
 
 
-# ---- build-id ---------------------------------------------------------------------------------
+# ---- build-id -----------------------------------------------------------------------------------
 
 def test_build_id(httpd, origin, pub, channel):
     """The id is the message's own; %% becomes %, also in the initial body."""
@@ -117,7 +118,8 @@ def test_build_id(httpd, origin, pub, channel):
 def test_build_id_of_several_channels(httpd, origin, pub):
     """The id names each channel's newest id: where to go on from on all of them."""
     a, b = unique(), unique()
-    with held(httpd, origin, [f"{a}; prev-id=5; filter=build-id", f"{b}; prev-id=0; filter=build-id"],
+    with held(httpd, origin, [f"{a}; prev-id=5; filter=build-id",
+                              f"{b}; prev-id=0; filter=build-id"],
               f'id_format="a:%({a})s,b:%({b})s"') as s:
         for n, (c, id, prev) in enumerate([(b, "1", "0"), (a, "6", "5"), (a, "7", "6"),
                                            (b, "2", "1")]):

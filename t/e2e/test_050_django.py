@@ -21,7 +21,7 @@ from harness import (HERE, Httpd, die_with_parent, free_port, python, site_packa
                      wait_until, workdir)
 
 PROLOGUE = b":" + b" " * 2048 + b"\n\nevent: stream-open\ndata:\n\n"
-KEY = "base64:c2VjcmV0IHdpdGggKy8tIGJ5dGVzPj4+Pz8/++++fiBhbmQgbW9yZQ=="  # has a plus sign: GRIP_URLs are read with one
+KEY = "base64:c2VjcmV0IHdpdGggKy8tIGJ5dGVzPj4+Pz8/++++fiBhbmQgbW9yZQ=="  # plus signs on purpose
 HOWS = ["proxy", "daemon", "embedded"]
 SITES = ["plain", "keyed"]
 
@@ -227,8 +227,9 @@ def test_send_event_from_a_request(httpd, how):
     channel = unique()
     with events(httpd, "plain", how, [channel]) as one, \
             events(httpd, "plain", how, [channel], version="1.0") as two:
-        send(httpd, "plain", how, [channel, "message", "50% d\u00f6ne\n%I"])
-        send(httpd, "plain", how, [channel, "upd", {"a": [1, None]}])
+        # in one request: two could go to two processes, whose threads publish when they like
+        send(httpd, "plain", how, [channel, "message", "50% d\u00f6ne\n%I"],
+             [channel, "upd", {"a": [1, None]}])
         want = PROLOGUE + message("50% d\u00f6ne\n%I") + message({"a": [1, None]}, "upd")
         one.wait_body(want)
         two.wait_body(want)
@@ -249,7 +250,9 @@ def test_ids_of_stored_events(httpd, how):
 def test_resume_from_storage(httpd, how):
     """Last-Event-ID: what was missed comes in the initial body, un-escaped, then live events."""
     channel = unique()
-    send(httpd, "keyed", how, *[[channel, "message", f"{n}%"] for n in range(3)])
+    with events(httpd, "keyed", how, [channel]) as witness:
+        send(httpd, "keyed", how, *[[channel, "message", f"{n}%"] for n in range(3)])
+        witness.wait(lambda: len(witness.events()) == 4, "what is missed by the next client")
     with events(httpd, "keyed", how, [channel],
                 headers=[("Last-Event-ID", f"{channel}:1")]) as s:
         stored = b"".join(message(f"{n}%", id=f"{channel}:{n + 1}") for n in (1, 2))

@@ -126,7 +126,7 @@ def test_subscribers_come_and_go(httpd, origin):
 
 
 def test_every_stream_on_twenty_channels(httpd, origin):
-    """A message on each of twenty channels: one flush takes them all, in the order of publishing."""
+    """A message on each of twenty channels: all of them, in the order of publishing."""
     names = [unique() for _ in range(20)]
     with sse.open_many(httpd.port(), [origin.hold(names, b"")] * 30) as pool, \
             Publisher(httpd.port("publish")) as p:

@@ -210,6 +210,51 @@ static void a_reader_that_stalls_is_cut_and_the_others_get_all(void **state)
     fx_hub_stop(&hub, 0);
 }
 
+/* More than the log may hold, in one go: a quick reader is not cut, whatever batches it comes in.
+ */
+static void a_burst_larger_than_the_log_cuts_nobody(void **state)
+{
+    enum { ITEMS = 100, SIZE = 1000 };
+    fx_hub_t hub;
+    json_t *items = json_array();
+    char *want = malloc(ITEMS * SIZE), *body;
+    int link, stalled, clients[3], round, i;
+
+    (void)state;
+    assert_non_null(want);
+    for (i = 0; i < ITEMS; i++) {
+        memset(want + i * SIZE, 'a' + i % 26, SIZE);
+        json_array_append_new(items,
+                              json_pack("{s:s, s:{s:{s:s%}}}", "channel", "a", "formats",
+                                        "http-stream", "content", want + i * SIZE, (size_t)SIZE));
+    }
+    items = json_pack("{s:o}", "items", items);
+    body = json_dumps(items, 0);
+    json_decref(items);
+    fx_hub_start(&hub, 1, ES_HUB_LAG_MIN, NULL, 0);
+    link = fx_link(&hub);
+    stalled = fx_subscribe(link, "raw", "[{\"name\": \"a\"}]", "");
+    for (i = 0; i < 3; i++) {
+        clients[i] = fx_subscribe(link, "raw", "[{\"name\": \"a\"}]", "");
+    }
+    for (round = 0; round < 10; round++) {
+        assert_int_equal(fx_ask(link, ES_WIRE_PUBLISH, es_str(body), NULL), ES_OK);
+        for (i = 0; i < 3; i++) {
+            fx_check_next(clients[i], (es_str_t) { want, ITEMS * SIZE }, __FILE__, __LINE__);
+        }
+    }
+    assert_stat(link, "ended.lag", 1);
+    assert_int_equal(fx_stat(link, "streams"), 3);
+    for (i = 0; i < 3; i++) {
+        close(clients[i]);
+    }
+    close(stalled);
+    close(link);
+    free(body);
+    free(want);
+    fx_hub_stop(&hub, 0);
+}
+
 static void close_action_ends_all_streams_of_the_channel(void **state)
 {
     static const char close_item[] =
@@ -429,6 +474,7 @@ int main(void)
         cmocka_unit_test(releases_a_reservation),
         cmocka_unit_test(forgets_a_socket_that_others_still_have),
         cmocka_unit_test(a_reader_that_stalls_is_cut_and_the_others_get_all),
+        cmocka_unit_test(a_burst_larger_than_the_log_cuts_nobody),
         cmocka_unit_test(close_action_ends_all_streams_of_the_channel),
         cmocka_unit_test(sends_keep_alives_by_its_clock),
         cmocka_unit_test(takes_the_longest_keep_alive),

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From an item to the loops: an item becomes one frame, and each loop that has streams on its
+ * channel gets an order with a reference to it. All orders to loops leave through here. The
+ * intake's thread.
+ */
+#include "hub_int.h"
+
+#include <unistd.h>
+
+void es_intake_command(es_intake_t *intake, int loop, const es_command_t *command)
+{
+    if (es_queue_push(&intake->loops[loop].queue, command) == ES_OK) {
+        return;
+    }
+    es_log(&intake->config->log, ES_LOG_ERR, "ES0301", "out of memory: an order to loop %d is lost",
+           loop);
+    es_frame_unref(command->frame);
+    if (command->what == ES_ORDER_HOLD) {
+        close(command->fd);
+    }
+}
+
+static void frame_to_loops(es_intake_t *intake, const es_entry_t *entry, es_frame_t *frame)
+{
+    es_command_t cmd = {
+        .what = ES_ORDER_PUBLISH, .fd = -1, .frame = frame, .order = ++intake->order
+    };
+    int i;
+
+    /* The caller's reference lasts until all are out, so a quick loop cannot free the frame under
+     * us. */
+    for (i = 0; i < intake->loop_count; i++) {
+        if (entry->loop[i].channel) {
+            es_frame_ref(frame, 1);
+            cmd.channel = entry->loop[i].channel;
+            es_intake_command(intake, i, &cmd);
+        }
+    }
+}
+
+void es_intake_publish(es_intake_t *intake, es_item_t *item)
+{
+    const es_str_t name = { item->channel, item->channel_len };
+    const es_action_t action = item->stream.action;
+    es_entry_t *entry = es_registry_find(intake->registry, name);
+    es_frame_t *frame;
+
+    intake->published++;
+    es_log(&intake->config->log, ES_LOG_TRACE, "ES0302", "publish channel=%s receivers=%u",
+           item->channel, entry ? entry->streams : 0);
+    if (!entry || !item->stream.present ||
+        (action != ES_ACTION_SEND && action != ES_ACTION_CLOSE)) {
+        es_item_free(item);
+        return;
+    }
+    frame = es_frame_from_item(item);
+    if (!frame) {
+        es_log(&intake->config->log, ES_LOG_ERR, "ES0303", "out of memory: a message is lost");
+        return;
+    }
+    frame_to_loops(intake, entry, frame);
+    es_frame_unref(frame);
+}
+
+void es_intake_refused(es_intake_t *intake, const char *from, const es_detail_t *detail)
+{
+    intake->refused++;
+    if (es_tame_admits(intake, &intake->bad_input)) {
+        es_log(&intake->config->log, ES_LOG_WARN, "ES0305", "%s: message refused: %s", from,
+               detail->text);
+    }
+}

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Streams, from the hold message to the loop and back: the intake makes a stream, puts it on its
+ * channels in the registry, gives it to the loop that has the fewest, and frees it when that loop
+ * has returned it.
+ *
+ * The reservation is an order in the same queue as the publishes, so what is published after the
+ * answer to RESERVE reaches the stream and what was published before does not; there is nothing in
+ * between.
+ *
+ * The intake's thread.
+ */
+#include "hub_int.h"
+
+#include <sys/resource.h>
+
+static int least_loaded(const es_intake_t *intake)
+{
+    int i, best = 0;
+
+    for (i = 1; i < intake->loop_count; i++) {
+        if (intake->loop_load[i] < intake->loop_load[best]) {
+            best = i;
+        }
+    }
+    return best;
+}
+
+static bool is_on(const es_stream_t *s, const es_channel_t *channel)
+{
+    uint16_t i;
+
+    for (i = 0; i < s->sub_count; i++) {
+        if (s->subs[i].channel == channel) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A channel that is left empty is freed by its loop; but when the loop was never given the stream
+ * (`placed` false), the channel was made for it a moment ago and no order names it: it is freed at
+ * once, which cannot fail as an order can. */
+static void leave_channels(es_intake_t *intake, es_stream_t *s, int loop, bool placed)
+{
+    uint16_t i;
+
+    for (i = 0; i < s->sub_count; i++) {
+        es_channel_t *channel = s->subs[i].channel;
+        const es_command_t cmd = { .what = ES_ORDER_FREE, .fd = -1, .channel = channel };
+
+        if (!es_registry_leave(intake->registry, channel, loop)) {
+            continue;
+        }
+        if (placed) {
+            es_intake_command(intake, loop, &cmd);
+        }
+        else {
+            es_channel_free(channel);
+        }
+    }
+}
+
+/* Adds one subscription. A channel that the application named twice counts once. */
+static es_err_t subscribe(es_intake_t *intake, es_stream_t *s, es_sub_spec_t *spec, int loop)
+{
+    const es_str_t name = { spec->name, spec->name_len };
+    es_channel_t *channel = es_registry_join(intake->registry, name, loop);
+    es_sub_t *sub = &s->subs[s->sub_count];
+    uint8_t i;
+
+    if (!channel) {
+        return ES_ENOMEM;
+    }
+    if (is_on(s, channel)) {
+        (void)es_registry_leave(intake->registry, channel,
+                                loop); /* never the last: this stream is on it */
+        return ES_OK;
+    }
+    sub->stream = s;
+    sub->channel = channel;
+    sub->index = ES_SUB_OFF;
+    sub->continuous = spec->prev_id != NULL;
+    s->tracked = s->tracked || sub->continuous;
+    sub->last_id = spec->prev_id;
+    spec->prev_id = NULL;
+    sub->mask = ES_MASK_ASSERT;
+    sub->filter_count = spec->filter_count;
+    for (i = 0; i < spec->filter_count; i++) {
+        const es_filter_t filter = (es_filter_t)spec->filters[i];
+
+        sub->filters[i] = (uint8_t)filter;
+        sub->mask |= ES_MASK(filter);
+        s->tracked = s->tracked || es_filter_is_content(filter);
+    }
+    s->sub_count++;
+    return ES_OK;
+}
+
+/* Registers the stream on its channels and hands it to a loop. */
+static es_err_t place(es_intake_t *intake, es_instruct_t *in, es_stream_t *s)
+{
+    const int loop = least_loaded(intake);
+    const es_command_t cmd = { .what = ES_ORDER_RESERVE, .fd = -1, .stream = s };
+    es_err_t err = ES_OK;
+    size_t i;
+
+    for (i = 0; i < in->channel_count && err == ES_OK; i++) {
+        err = subscribe(intake, s, &in->channels[i], loop);
+    }
+    if (err == ES_OK) {
+        s->loop = &intake->loops[loop];
+        err = es_queue_push(&intake->loops[loop].queue, &cmd);
+    }
+    if (err != ES_OK) {
+        leave_channels(intake, s, loop, false);
+        return err;
+    }
+    intake->loop_load[loop]++;
+    intake->reserved++;
+    return ES_OK;
+}
+
+/* Streams may use all descriptors but those that keep the hub reachable. The limit is asked each
+ * time: an administrator may change it under a running process. */
+static es_err_t check_room(es_intake_t *intake, es_detail_t *detail)
+{
+    struct rlimit files;
+    uint64_t streams = 0, limit;
+    int i;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur == RLIM_INFINITY) {
+        return ES_OK;
+    }
+    for (i = 0; i < intake->loop_count; i++) {
+        streams += intake->loop_load[i];
+    }
+    limit = files.rlim_cur / 2;
+    if (files.rlim_cur - limit > (uint64_t)intake->config->spare_files) {
+        limit = files.rlim_cur - (uint64_t)intake->config->spare_files;
+    }
+    if (streams < limit) {
+        return ES_OK;
+    }
+    (void)es_fail(detail, ES_EFULL,
+                  "%llu streams are held; the limit of %llu open files leaves room for no more",
+                  (unsigned long long)streams, (unsigned long long)files.rlim_cur);
+    if (es_tame_admits(intake, &intake->no_room)) {
+        es_log(&intake->config->log, ES_LOG_WARN, "ES0308", "a stream is refused: %s",
+               detail->text);
+    }
+    return ES_EFULL;
+}
+
+es_err_t es_intake_reserve(es_intake_t *intake, es_str_t hold, es_stream_t **ret,
+                           es_detail_t *detail)
+{
+    es_instruct_t *in = NULL;
+    es_delivery_t delivery = { 0 };
+    es_stream_t *s = NULL;
+    es_err_t err = check_room(intake, detail);
+
+    if (err == ES_OK) {
+        err = es_hold_decode(hold, &in, &delivery, detail);
+    }
+    if (err != ES_OK) {
+        return err;
+    }
+    err = ES_ENOMEM;
+    s = es_stream_make(in, &delivery);
+    if (!s) {
+        goto cleanup;
+    }
+    if (s->keep_alive_ms > 0) {
+        s->keep_alive = es_frame_make((es_str_t) { in->keep_alive, in->keep_alive_len });
+        if (!s->keep_alive) {
+            goto cleanup;
+        }
+    }
+    err = place(intake, in, s);
+    if (err == ES_OK) {
+        *ret = s;
+        s = NULL;
+    }
+cleanup:
+    if (err == ES_ENOMEM) {
+        (void)es_fail(detail, err, "the hub is out of memory");
+    }
+    if (s) {
+        es_stream_free(s);
+    }
+    es_delivery_clear(&delivery);
+    es_instruct_free(in);
+    return err;
+}
+
+void es_intake_take_back(es_intake_t *intake)
+{
+    es_stream_t *s;
+
+    pthread_mutex_lock(&intake->back.lock);
+    s = intake->back.first;
+    intake->back.first = NULL;
+    pthread_mutex_unlock(&intake->back.lock);
+    while (s) {
+        es_stream_t *next = s->next;
+        const int loop = s->loop->number;
+
+        leave_channels(intake, s, loop, true);
+        intake->loop_load[loop]--;
+        es_stream_free(s);
+        s = next;
+    }
+}
