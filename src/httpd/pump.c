@@ -73,9 +73,8 @@ static bool pass_on(request_rec *r, apr_bucket_brigade *bb, const char *p, size_
     return rv == APR_SUCCESS && !r->connection->aborted;
 }
 
-/* Carries bytes until one side ends. True: the hub's side did, or the child stops: the response is
- * complete. */
-static bool carry(request_rec *r, int up)
+/* Carries bytes until one side ends or the child stops. */
+static void carry(request_rec *r, int up)
 {
     apr_bucket_brigade *bb = apr_brigade_create(r->pool, r->connection->bucket_alloc);
     struct pollfd p[2] = { { .fd = up, .events = POLLIN },
@@ -86,20 +85,20 @@ static bool carry(request_rec *r, int up)
         ssize_t n = -1;
 
         if (poll(p, 2, LOOK_MS) < 0 && errno != EINTR) {
-            return true;
+            return;
         }
         if (client_is_gone(r, &p[1])) {
-            return false;
+            return;
         }
         n = recv(up, buf, sizeof buf, MSG_DONTWAIT);
         if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
-            return true;
+            return;
         }
         if (n > 0 && !pass_on(r, bb, buf, (size_t)n)) {
-            return false;
+            return;
         }
         if (child_stops()) {
-            return true;
+            return;
         }
     }
 }
@@ -109,7 +108,6 @@ int es_pump(request_rec *r, es_hublink_t *link, bool chunked)
     apr_bucket_brigade *bb;
     int pair[2];
     es_err_t err;
-    bool complete;
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
         es_hublink_give(link, false);
@@ -118,17 +116,19 @@ int es_pump(request_rec *r, es_hublink_t *link, bool chunked)
     err = es_hublink_tell(link, ES_WIRE_HOLD, pair[0]);
     close(pair[0]);
     es_hublink_give(link, err == ES_OK);
-    ap_remove_output_filter_byhandle(r->output_filters, "GRIP"); /* it keeps ends back */
     if (chunked) { /* the hub writes the chunks, the last one too */
         ap_remove_output_filter_byhandle(r->output_filters, "CHUNK");
     }
-    complete = err == ES_OK && carry(r, pair[1]);
+    if (err == ES_OK) {
+        carry(r, pair[1]);
+    }
     close(pair[1]);
     r->connection->keepalive = AP_CONN_CLOSE;
-    if (chunked || !complete) {
+    if (chunked) {
         r->eos_sent = 1; /* nothing of httpd's follows */
         return OK;
     }
+    /* Also when the hub took nothing: mod_http2 leaves a stream open whose response just stops. */
     bb = apr_brigade_create(r->pool, r->connection->bucket_alloc);
     APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_eos_create(r->connection->bucket_alloc));
     ap_pass_brigade(behind_grip(r), bb);

@@ -431,11 +431,21 @@ es_err_t es_relay_add(SSL *ssl, int down, int up)
     return ES_OK;
 }
 
-/* The child ends: by now its workers are gone. Runs before any pool of the child goes. */
+/* The child ends. Runs before any pool of the child goes. Its workers are gone by now; but prefork
+ * ends in a signal handler, which may have interrupted es_relay_add in this very thread: then the
+ * lock never comes free, and the end of the process has to do. */
 static apr_status_t relay_stop(void *data)
 {
+    enum { TRIES = 100 }; /* of a millisecond */
+    int tries = 0;
+
     (void)data;
-    pthread_mutex_lock(&relay.lock);
+    while (pthread_mutex_trylock(&relay.lock) != 0) {
+        if (++tries == TRIES) {
+            return APR_SUCCESS;
+        }
+        apr_sleep(apr_time_from_msec(1));
+    }
     relay.stop = true;
     pthread_mutex_unlock(&relay.lock);
     wake_relay();

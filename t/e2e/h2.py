@@ -2,7 +2,7 @@
 """A raw HTTP/2 client: the frames as they come, one connection, many streams.
 
 Request heads are HPACK literals. Response heads are kept undecoded but for a status of 200, which
-every encoder writes as one byte (RFC 7541, static table, 8); curl is there for the names and values.
+is one byte (RFC 7541, static table, 8); curl is there for the names and values.
 """
 
 import ssl
@@ -76,8 +76,8 @@ class Connection:
         self.client.close()
 
     def frame(self, kind, flags, number, payload=b""):
-        self.sock.sendall(struct.pack("!I", len(payload))[1:] + struct.pack("!BBI", kind, flags, number)
-                          + payload)
+        self.sock.sendall(struct.pack("!I", len(payload))[1:]
+                          + struct.pack("!BBI", kind, flags, number) + payload)
 
     def get(self, target, host="main.test"):
         """Sends a request; returns its Stream."""

@@ -500,6 +500,18 @@ class Httpd:
         wait_until(same, lambda: f"status {want}, last {last}")
         return dict(last)
 
+    def wait_ended(self, before, **want):
+        """Waits until so many streams have ended since the status `before`, each for its reason:
+        wait_ended(before, client=5). The hub counts a stream's end after the stream itself."""
+        last = {}
+
+        def same():
+            ended = self.status()["ended"]
+            last.update({k: n - before["ended"][k] for k, n in ended.items()})
+            return all(n == want.get(k, 0) for k, n in last.items())
+
+        wait_until(same, lambda: f"ended: {want}, last {last}")
+
     def hub_rss(self):
         return psutil.Process(self.hub_pid()).memory_info().rss
 

@@ -65,8 +65,8 @@ def test_held_stream(httpd, origin, channel, tls):
     assert s.body == "event: stream-open\ndata:\n\ndata: one\n\ndata: two w\u00f6rld\n\n".encode()
     assert (s.head.version, s.head.code, s.head.reason) == ("1.1", 200, "OK")
     assert s.head.chunked and s.head.get("Content-Type") == "text/event-stream"
-    after = httpd.wait_status(streams=0)
-    assert after["ended"]["action"] - before["ended"]["action"] == 1
+    httpd.wait_status(streams=0)
+    httpd.wait_ended(before, action=1)
 
 
 def test_same_head_as_without_tls(httpd, origin, channel, tls):
@@ -172,8 +172,8 @@ def test_stalled_reader_is_cut(httpd, origin, channel, tls):
             pool.wait_all(lambda s: len(s.body) >= sent * 20000, "each message")
         whole = "".join(f"<{n:08}>{message}" for n in range(sent)).encode()
         assert {s.body for s in pool.streams} == {whole}
-        after = httpd.wait_status(streams=20)
-        assert after["ended"]["lag"] - before["ended"]["lag"] == 1
+        httpd.wait_status(streams=20)
+        httpd.wait_ended(before, lag=1)
         assert httpd.hub_rss() - rss < 16 << 20
         used = cpu(httpd)
         time.sleep(1)  # what the processor time of this second is compared with

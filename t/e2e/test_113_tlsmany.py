@@ -62,7 +62,7 @@ def busy_workers(server):
 
 def idle(server):
     """Waits until no worker but the asked one is busy."""
-    wait_until(lambda: busy_workers(server)[0] == 0, lambda: f"idle workers: {busy_workers(server)}")
+    wait_until(lambda: busy_workers(server)[0] == 0, lambda: f"idle: {busy_workers(server)}")
 
 
 def test_many_streams_and_no_worker(httpd, origin, wrap):

@@ -5,6 +5,7 @@ does this file."""
 import os
 import signal
 import subprocess
+import threading
 
 import pytest
 
@@ -153,8 +154,8 @@ def test_one_is_cancelled(httpd, origin, channel, kind):
         before = httpd.wait_status(streams=4)
         gone = streams.pop(1)
         gone.cancel()
-        after = httpd.wait_status(streams=3)
-        assert after["ended"]["client"] - before["ended"]["client"] == 1
+        httpd.wait_status(streams=3)
+        httpd.wait_ended(before, client=1)
         send(httpd, item(channel, "x" * 50000))
         for s in streams:
             s.wait_body(b"open." + b"x" * 50000)
@@ -173,8 +174,8 @@ def test_connection_ends(httpd, origin, channel, kind, how):
             c.opened(path)
         before = httpd.wait_status(streams=4)
         getattr(c.client, how)()
-        after = httpd.wait_status(streams=1)
-        assert after["ended"]["client"] - before["ended"]["client"] == 3
+        httpd.wait_status(streams=1)
+        httpd.wait_ended(before, client=3)
         send(httpd, close_item(channel))
         s.wait_end()
 
@@ -199,8 +200,8 @@ def test_stalled_stream_is_cut(httpd, origin, channel, kind):
                 s.wait(lambda: len(s.body) >= sent * 20000, "each message")
         whole = "".join(f"<{n:08}>{message}" for n in range(sent)).encode()
         assert [s.body for s in others] == [whole] * 3
-        after = httpd.wait_status(streams=3)
-        assert after["ended"]["lag"] - before["ended"]["lag"] == 1
+        httpd.wait_status(streams=3)
+        httpd.wait_ended(before, lag=1)
         assert whole.startswith(stalled.body) and len(stalled.body) <= 65535
         p.send(close_item(channel))
         for s in others:
@@ -226,6 +227,30 @@ def test_hub_dies(make_httpd, origin, kind):
         send(server, item(channel, "one."), close_item(channel))
         s.wait_end()
         assert s.body == b"open.one."
+    server.wait_status(streams=0, reserved=0)
+    server.allow(r"ES0\d\d\d")
+    server.close()
+
+
+def test_hub_dies_before_the_hold(make_httpd, origin, kind):
+    """After the head, while the initial body is on its way: the stream ends there."""
+    server = make(make_httpd, origin, f"early-{kind}")
+    channel, go = unique(), threading.Event()
+
+    def handler(request, write):
+        write(b"HTTP/1.1 200 OK\r\nGrip-Hold: stream\r\nGrip-Channel: " + channel.encode()
+              + b"\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nopen.\r\n")
+        assert go.wait(30)
+        write(b"0\r\n\r\n")  # no byte more that would take the end along
+
+    with connect(server, kind) as c:
+        s = c.opened(origin.add(handler))
+        server.allow(r"ES0\d\d\d")
+        old = server.hub_pid()
+        os.kill(old, signal.SIGKILL)
+        wait_until(lambda: server.hub_pid() not in (None, old), "the next hub")
+        go.set()
+        s.wait(lambda: s.ended or s.reset is not None, "its end")
     server.wait_status(streams=0, reserved=0)
     server.allow(r"ES0\d\d\d")
     server.close()
