@@ -3,12 +3,13 @@
  * @file es_wire.h
  * The messages between httpd children and the hub, used by both ends.
  *
- *   door   one AF_UNIX SOCK_SEQPACKET pair, made by the httpd parent before anything forks. Every
- *          child and every hub that the parent starts inherits it. Only HELLO travels on it: a
- * child makes a stream pair of its own and sends the hub one end. A HELLO sent while no hub runs
- * waits in the door until the next hub reads it. link   such a stream pair. One request and its
- * answer at a time; a child keeps idle links and takes another one for each concurrent request.
- * When a child dies its links close, and with them every reservation that they hold.
+ * - The door: one AF_UNIX SOCK_SEQPACKET pair, made by the httpd parent before anything forks.
+ *   Every child and every hub that the parent starts inherits it. Only HELLO travels on it: a child
+ *   makes a stream pair of its own and sends the hub one end. A HELLO sent while no hub runs waits
+ *   in the door until the next hub reads it.
+ * - A link: such a stream pair. One request and its answer at a time; a child keeps idle links and
+ *   takes another one for each concurrent request. When a child dies its links close, and with them
+ *   every reservation that they hold.
  *
  * A message is an es_wire_head_t in host byte order (both ends are one machine), then `len` bytes
  * of payload; with ES_WIRE_FD set one descriptor rides on the first byte. Both ends refuse another

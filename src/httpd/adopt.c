@@ -3,12 +3,12 @@
  * Adopt: a TLS connection of mod_ssl's whose SSL object and socket go to the relay thread of this
  * child.
  *
- *   pre_connection   (before mod_ssl's) a cleanup on the connection's pool: it runs after mod_ssl's
- *   pre_handshake    mod_ssl tells its SSL object
- *   es_adopt         the hub gets one end of a socketpair; the socket is duplicated, the SSL object
- * referenced; the connection is marked aborted, so httpd takes it apart and sends nothing more the
- * cleanup      nothing of httpd is left that could touch the SSL object: it is taken off mod_ssl's
- * BIOs and callbacks, which point into memory that is gone, and handed to the relay
+ * - pre_connection, before mod_ssl's: a cleanup on the connection's pool, to run after its own.
+ * - pre_handshake: mod_ssl tells its SSL object.
+ * - es_adopt: the hub gets one end of a socketpair; the socket is duplicated, the SSL object
+ *   referenced. The connection is marked aborted, so httpd takes it apart and sends nothing more.
+ * - the cleanup: nothing of httpd is left that could touch the SSL object. It is taken off
+ *   mod_ssl's BIOs and callbacks, which point into memory that is gone, and handed to the relay.
  */
 #include "es_httpd.h"
 #include "relay.h"
@@ -146,7 +146,7 @@ es_err_t es_adopt(request_rec *r, es_hublink_t *link)
         return err;
     }
     SSL_up_ref(a->ssl);
-    a->closed = (SSL_get_shutdown(a->ssl) & SSL_RECEIVED_SHUTDOWN) != 0; /* by has_input */
+    a->closed = (SSL_get_shutdown(a->ssl) & SSL_RECEIVED_SHUTDOWN) != 0; /* while we looked */
     a->down = fd;
     a->up = pair[1];
     a->taken = true;

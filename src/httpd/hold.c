@@ -2,16 +2,16 @@
 /*
  * Holding a connection: the one interface to the ways of doing it.
  *
- *   es_hold_reserve   the instruct goes to the hub, which fixes the cursors: from here on nothing
- * that is published is missed (the head and the initial body are written through httpd's filters
- * and flushed) es_hold_start     the connection goes to the hub
+ * - es_hold_reserve: the instruct goes to the hub, which fixes the cursors. From here on nothing
+ *   that is published is missed.
+ * - The head and the initial body are written through httpd's filters and flushed.
+ * - es_hold_start: the connection goes to the hub.
  *
  * The way is chosen by what the connection is:
  *
- *   plain HTTP/1.x          detach   the socket itself goes to the hub; httpd forgets the
- * connection mod_ssl over HTTP/1.x   adopt    the relay thread takes socket and SSL object; httpd
- * forgets it too all else (HTTP/2, ...)  pump     this thread carries the bytes as long as the
- * stream lives
+ * - detach, plain HTTP/1.x: the socket itself goes to the hub; httpd forgets the connection.
+ * - adopt, mod_ssl over HTTP/1.x: the relay thread takes socket and SSL object; httpd forgets it.
+ * - pump, all else (HTTP/2, ...): this thread carries the bytes as long as the stream lives.
  *
  * To the hub each is a descriptor that it writes to.
  */
@@ -133,8 +133,7 @@ int es_hold_start(request_rec *r, es_hold_handle_t *hold)
         if (err == ES_EAGAIN) {
             return es_pump(r, link, hold->chunked);
         }
-        if (err ==
-            ES_ENOENT) { /* the client left as soon as it had the head: httpd says goodbye too */
+        if (err == ES_ENOENT) { /* the client left once it had the head: httpd says goodbye too */
             hold->link = link;
             es_hold_release(hold);
             c->keepalive = AP_CONN_CLOSE;
