@@ -28,6 +28,7 @@ enum {
     ES_MAX_INSTRUCT_WIRE = 2000000, /* bytes of what es_instruct_to_json writes; never reached */
     ES_MAX_PUBLISH_BODY = 1000000,  /* bytes of a POST to /publish/ */
     ES_MAX_PACKET = 1100000,        /* bytes of one ZeroMQ message */
+    ES_MAX_PACKET_KEPT = 1200000,   /* the same item as es_item_to_packet writes it */
     ES_MAX_TOKEN = 8192             /* bytes of a JWT */
 };
 
@@ -214,6 +215,13 @@ es_err_t es_items_from_json(const char *body, size_t len, es_items_t *ret, es_de
  * itself, without the "items" envelope.
  */
 es_err_t es_item_from_packet(const char *packet, size_t len, es_item_t **ret, es_detail_t *detail);
+
+/** Keeps an item for another hub: its http-stream part as such a packet, appended to `out`;
+ * `content` counts in place of the item's own. ES_ETOOBIG, ES_ENOMEM: `out` is as it was. */
+es_err_t es_item_to_packet(const es_item_t *item, es_str_t content, es_buf_t *out);
+
+/** Reads back what es_item_to_packet wrote, at most ES_MAX_PACKET_KEPT bytes. */
+es_err_t es_item_from_kept(es_str_t packet, es_item_t **ret, es_detail_t *detail);
 
 /** The same for a ZeroMQ SUB message: the first frame names the channel, what the item says about
  * it does not count. */

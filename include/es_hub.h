@@ -12,6 +12,8 @@
  *
  * A stream belongs to one loop from its reservation to its end. The intake creates it, gives it to
  * the loop, gets it back when it has ended, and frees it.
+ *
+ * At a restart a hub hands all of this to the next one (handover.c, takeover.c) and ends.
  */
 #ifndef ES_HUB_H
 #define ES_HUB_H
@@ -34,16 +36,23 @@ typedef struct es_hub_config {
     int pull_count;
     int door; /* this end of the door (es_wire.h); stays the caller's */
     int stop; /* readable or closed: end every stream cleanly and return; stays the caller's */
+    /* 0: none, there is nobody to take streams from. Else the other end of the descriptor that was
+     * sent through the door with HAND_OVER; the hub's from now on. */
+    int predecessor;
+    void (*serves)(void *life_ctx); /* may be NULL: it has its streams and reads the door now */
+    void (*leaves)(void *life_ctx); /* may be NULL: the next hub has them all; see tail.c */
+    void *life_ctx;
     es_log_t log;
     uint64_t (*now_ms)(void *clock_ctx); /* monotonic milliseconds; called from every hub thread */
     void *clock_ctx;
 } es_hub_config_t;
 
 /**
- * Runs the hub in the calling thread until `stop` is readable, or until every other holder of the
- * door is gone. The calling thread becomes the intake. ES_OK: stopped as told. ES_EIO, ES_ENOMEM:
- * it could not start; the reason is logged. An endpoint that cannot be bound is logged and tried
- * again every second (an older hub may still hold it); all else goes on meanwhile.
+ * Runs the hub in the calling thread until `stop` is readable, until every other holder of the
+ * door is gone, or until the next hub has taken everything and no publisher is left here. The
+ * calling thread becomes the intake. ES_OK: stopped as told. ES_EIO, ES_ENOMEM: it could not start;
+ * the reason is logged. An endpoint that cannot be bound is logged and tried again every second (an
+ * older hub may still hold it); all else goes on meanwhile.
  */
 es_err_t es_hub_run(const es_hub_config_t *config);
 

@@ -4,9 +4,10 @@
  * The messages between httpd children and the hub, used by both ends.
  *
  * - The door: one AF_UNIX SOCK_SEQPACKET pair, made by the httpd parent before anything forks.
- *   Every child and every hub that the parent starts inherits it. Only HELLO travels on it: a child
- *   makes a stream pair of its own and sends the hub one end. A HELLO sent while no hub runs waits
- *   in the door until the next hub reads it.
+ *   Every child and every hub that the parent starts inherits it. What travels on it is a knock:
+ *   HELLO, when a child has made a stream pair of its own and sends the hub one end; and what the
+ *   parent and the next hub say to the hub at a restart. A knock that comes while no hub runs waits
+ *   in the door until the next one reads it.
  * - A link: such a stream pair. One request and its answer at a time; a child keeps idle links and
  *   takes another one for each concurrent request. When a child dies its links close, and with them
  *   every reservation that they hold.
@@ -23,6 +24,24 @@
  *   RELEASE                         ──▶    or: the reservation is given up; no answer
  *   PUBLISH  {"items": [...]}       ──▶    ◀── ANSWER once every item is in the hub
  *   STATS    "json", "prometheus"   ──▶    ◀── ANSWER with the counters in that form
+ *   PACKET   a ZeroMQ message       ──▶    ◀── ANSWER; from a hub that gave its streams away and
+ *                                              still has publishers on its ZeroMQ sockets
+ *
+ * A restart hands everything from the hub to the next one, over a stream pair that the next hub
+ * makes and sends one end of through the door:
+ *
+ *   the door                               the hub
+ *   EXPECT                          ──▶    a next hub will come; when none does, it ends
+ *   HAND_OVER  descriptor           ──▶    it stops reading, and stops its loops
+ *
+ *   hub                                    next hub
+ *   FRAME    {"order": n} NUL item  ──▶    for each message that a stream still has to get
+ *   HELD     hold message NUL bytes ──▶    for each stream; with its descriptor, or reserved only
+ *   LINK     descriptor             ──▶    each link with what was read of its next message;
+ *                                          `number` 1: the stream before it is reserved on it
+ *   LOOSE    descriptor             ──▶    one that came on the link before, not yet claimed
+ *   DONE     {"order": n, ...}      ──▶    that was all
+ *                   ◀── ANSWER             from now on the next hub serves; the pair is a link
  */
 #ifndef ES_WIRE_H
 #define ES_WIRE_H
@@ -42,7 +61,15 @@ typedef enum es_wire_type {
     ES_WIRE_RELEASE,
     ES_WIRE_PUBLISH,
     ES_WIRE_STATS,
-    ES_WIRE_ANSWER
+    ES_WIRE_ANSWER,
+    ES_WIRE_PACKET,
+    ES_WIRE_EXPECT,
+    ES_WIRE_HAND_OVER,
+    ES_WIRE_FRAME,
+    ES_WIRE_HELD,
+    ES_WIRE_LINK,
+    ES_WIRE_LOOSE,
+    ES_WIRE_DONE
 } es_wire_type_t;
 
 enum { ES_WIRE_FD = 1 }; /* flag: a descriptor comes with this message */
@@ -57,7 +84,11 @@ typedef struct es_wire_head {
     uint32_t len;
 } es_wire_head_t;
 
-/* ---- blocking side (children) --------------------------------------------------------------- */
+/* ---- blocking side (children, and hubs that hand over) --------------------------------------- */
+
+/** Knocks at the door: one packet, without waiting. `fd` -1: no descriptor; the caller keeps its
+ * own copy. ES_EIO with errno; EAGAIN there: the door is full until a hub reads it. */
+es_err_t es_wire_knock(int door, es_wire_type_t type, uint32_t number, int fd);
 
 /** Makes a link: sends one end of a new pair through the door. ES_EIO with errno. The caller closes
  * the other end, `*ret`. */
@@ -107,22 +138,41 @@ es_err_t es_wire_next(es_wire_reader_t *r, es_wire_message_t *ret, es_detail_t *
 /** Sends an answer without waiting. ES_EAGAIN when the link has no room: the caller closes it. */
 es_err_t es_wire_reply(int link, uint32_t number, es_err_t code, es_str_t text);
 
-/** Reads one HELLO: the new link's descriptor, non-blocking. ES_EAGAIN: none; ES_EIO: the last
- * holder of the other end is gone; ES_EINVAL: a packet that is no HELLO of this version, dropped;
- * ES_EFULL: this process may open no more files, the link is lost. */
-es_err_t es_wire_hello(int door, int *ret, es_detail_t *detail);
+/** One knock at the door, as the hub hears it. */
+typedef struct es_wire_knock {
+    es_wire_type_t type; /* ES_WIRE_HELLO, ES_WIRE_EXPECT or ES_WIRE_HAND_OVER */
+    uint32_t number;
+    int fd; /* HELLO: the new link. HAND_OVER: where to, or -1: the next hub speaks another version.
+             * Owned by the caller from now on */
+} es_wire_knock_t;
+
+/** Reads one knock, without waiting. ES_EAGAIN: none; ES_EIO: the last holder of the other end is
+ * gone; ES_EINVAL: no packet of this version, dropped; ES_EFULL: this process may open no more
+ * files, a descriptor is lost. */
+es_err_t es_wire_open(int door, es_wire_knock_t *ret, es_detail_t *detail);
 
 /* ---- the hold message ----------------------------------------------------------------------- */
+
+/** Where a stream was when one hub handed it to the next. */
+typedef struct es_resume {
+    uint64_t behind[ES_MAX_CHANNELS]; /* messages of each channel that it has not been sent */
+    bool continuous[ES_MAX_CHANNELS]; /* the channel's prev-id came from the application */
+    uint64_t bytes;                   /* written since the hold */
+    uint64_t idle;                    /* milliseconds since the last delivery */
+    uint64_t ending; /* 0, or 1 more than the bytes of the terminating chunk that are written */
+} es_resume_t;
 
 /** How the bytes of a held stream are written, and whom they go to. */
 typedef struct es_delivery {
     bool chunked; /* HTTP/1.1 chunks; false: raw bytes, the end of the connection ends the body */
     char *peer;   /* the client's address, for logs; owned; NULL: unknown */
     char *uri;    /* the request's path, for logs; owned; NULL: unknown */
+    es_resume_t *resume; /* owned; NULL: the stream begins */
 } es_delivery_t;
 
 /** {"hold": {...}, "delivery": {"framing": "chunked"|"raw", "peer": ..., "uri": ...}}: the one
- * description of a held stream, for the wire, for a hand-over, for logs. The caller frees. */
+ * description of a held stream, for the wire, for a hand-over, for logs. A hand-over adds
+ * {"resume": {...}}. The caller frees. */
 es_err_t es_hold_encode(const es_instruct_t *in, const es_delivery_t *delivery, char **ret,
                         size_t *ret_len);
 es_err_t es_hold_decode(es_str_t json, es_instruct_t **ret, es_delivery_t *ret_delivery,

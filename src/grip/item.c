@@ -394,17 +394,16 @@ es_err_t es_items_from_json(const char *body, size_t len, es_items_t *ret, es_de
     return err;
 }
 
-es_err_t es_item_from_topic_packet(es_str_t topic, const char *packet, size_t len, es_item_t **ret,
-                                   es_detail_t *detail)
+static es_err_t from_packet(es_str_t topic, const char *packet, size_t len, size_t max,
+                            es_item_t **ret, es_detail_t *detail)
 {
     es_json_in_t in = { detail, false, true };
     es_str_t rest = { packet, len };
     json_t *root = NULL;
     es_err_t err;
 
-    if (len > ES_MAX_PACKET) {
-        return es_fail(detail, ES_ETOOBIG, "packet is %zu bytes long, at most %d", len,
-                       ES_MAX_PACKET);
+    if (len > max) {
+        return es_fail(detail, ES_ETOOBIG, "packet is %zu bytes long, at most %zu", len, max);
     }
     if (len == 0) {
         return es_fail(detail, ES_EINVAL, "packet is empty");
@@ -428,8 +427,22 @@ es_err_t es_item_from_topic_packet(es_str_t topic, const char *packet, size_t le
     return err;
 }
 
+es_err_t es_item_from_topic_packet(es_str_t topic, const char *packet, size_t len, es_item_t **ret,
+                                   es_detail_t *detail)
+{
+    return from_packet(topic, packet, len, ES_MAX_PACKET, ret, detail);
+}
+
 es_err_t es_item_from_packet(const char *packet, size_t len, es_item_t **ret, es_detail_t *detail)
 {
-    es_str_t no_topic = { NULL, 0 };
-    return es_item_from_topic_packet(no_topic, packet, len, ret, detail);
+    const es_str_t no_topic = { NULL, 0 };
+
+    return from_packet(no_topic, packet, len, ES_MAX_PACKET, ret, detail);
+}
+
+es_err_t es_item_from_kept(es_str_t packet, es_item_t **ret, es_detail_t *detail)
+{
+    const es_str_t no_topic = { NULL, 0 };
+
+    return from_packet(no_topic, packet.p, packet.n, ES_MAX_PACKET_KEPT, ret, detail);
 }

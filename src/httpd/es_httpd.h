@@ -12,6 +12,7 @@
 #ifndef ES_HTTPD_H
 #define ES_HTTPD_H
 
+#include <stdatomic.h>
 #include <stddef.h> /* before APR: its rings then use the compiler's offsetof */
 
 #include "httpd.h"
@@ -33,7 +34,11 @@ APLOG_USE_MODULE(eventstream);
 /* Numbers of our log lines, in front of the text. httpd's own AH numbers are not ours to use. */
 #define ESLOGNO(n) "ES" #n ": "
 
-enum { ES_UNSET = -1 };
+enum {
+    ES_UNSET = -1,
+    ES_DOOR_VERSION = 1, /* of es_door_t */
+    ES_OLD_HUBS = 16
+};
 
 /* Process-wide settings; only the main server's are used. */
 typedef struct es_server_conf {
@@ -62,6 +67,16 @@ const es_server_conf_t *es_server_conf(const server_rec *s);
 const es_key_t *es_signing_key(const es_dir_conf_t *conf); /* the location's, else the random one */
 apr_status_t es_random_key_make(apr_pool_t *p);            /* post_config */
 
+/* The way to the hub: made once for the life of the server, so its layout is that of every build
+ * that a graceful restart may bring in. */
+typedef struct es_door {
+    uint32_t version; /* ES_DOOR_VERSION */
+    int hub_end;      /* SOCK_SEQPACKET pair: see es_wire.h */
+    int child_end;
+    _Atomic pid_t *serving; /* shared by all processes: the hub that reads the door; 0: none */
+    pid_t old[ES_OLD_HUBS]; /* the parent's: hubs of configurations before, as long as they run */
+} es_door_t;
+
 /* supervise.c: the parent */
 int es_supervise_post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s);
 void es_supervise_child_init(apr_pool_t *pchild, server_rec *s);
@@ -72,7 +87,7 @@ int es_supervise_door(void); /* a child's end of the door */
  * relays TLS: es_raise_descriptor_limit takes all that the hard limit allows. */
 void es_raise_descriptor_limit(server_rec *s);
 /* From fork to exit; does not return. */
-void es_hub_main(server_rec *s, apr_pool_t *p, int door) __attribute__((noreturn));
+void es_hub_main(server_rec *s, apr_pool_t *p, es_door_t *door) __attribute__((noreturn));
 
 /* hublink.c: any request thread of a child */
 typedef struct es_hublink es_hublink_t;

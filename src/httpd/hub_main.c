@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -42,7 +43,7 @@ static uint64_t monotonic_ms(void *ctx)
 /* Puts the title where ps looks: over the command line that httpd was started with, as long as that
  * is. The kernel tells where it lies in fields 48 and 49 of /proc/self/stat. Without them the
  * thread name has to do. */
-static void set_title(const char *title)
+static void set_title(const char *title, const char *name)
 {
     unsigned long start = 0, end = 0;
     char line[2048];
@@ -51,7 +52,7 @@ static void set_title(const char *title)
     size_t n;
     int field;
 
-    prctl(PR_SET_NAME, "eventstream-hub", 0, 0, 0);
+    prctl(PR_SET_NAME, name, 0, 0, 0);
     if (!f) {
         return;
     }
@@ -113,7 +114,62 @@ static int spare_files(void)
     return daemons * (threads > 1 ? threads : 1) + OWN;
 }
 
-void es_hub_main(server_rec *s, apr_pool_t *p, int door)
+/* ---- from hub to hub ---- */
+
+static bool is_alive(pid_t pid)
+{
+    return kill(pid, 0) == 0 || errno == EPERM;
+}
+
+/* Asks the hub that serves for all that it has. Returns our end of the way, 0: nothing is to come.
+ */
+static int ask_predecessor(server_rec *s, const es_door_t *door)
+{
+    const pid_t pid = atomic_load(door->serving);
+    int pair[2];
+    es_err_t err;
+
+    if (pid == 0 || !is_alive(pid)) {
+        return 0;
+    }
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
+        ap_log_error(APLOG_MARK, APLOG_ERR, errno, s,
+                     ESLOGNO(0013) "no streams are taken from the hub before (pid %d)", (int)pid);
+        return 0;
+    }
+    err = es_wire_knock(door->child_end, ES_WIRE_HAND_OVER, (uint32_t)getpid(), pair[1]);
+    close(pair[1]);
+    if (err != ES_OK) {
+        ap_log_error(APLOG_MARK, APLOG_ERR, errno, s,
+                     ESLOGNO(0014) "the hub before (pid %d) cannot be asked for its streams",
+                     (int)pid);
+        close(pair[0]);
+        return 0;
+    }
+    return pair[0];
+}
+
+static void serves(void *ctx)
+{
+    const es_door_t *door = ctx;
+
+    atomic_store(door->serving, getpid());
+}
+
+static void serves_no_more(const es_door_t *door)
+{
+    pid_t self = getpid();
+
+    (void)atomic_compare_exchange_strong(door->serving, &self, 0);
+}
+
+static void leaves(void *ctx)
+{
+    serves_no_more(ctx);
+    set_title("httpd: eventstream tail", "eventstream-tl");
+}
+
+void es_hub_main(server_rec *s, apr_pool_t *p, es_door_t *door)
 {
     const es_server_conf_t *conf = es_server_conf(s);
     es_hub_config_t config = {
@@ -122,12 +178,16 @@ void es_hub_main(server_rec *s, apr_pool_t *p, int door)
         .spare_files = spare_files(),
         .pull = (const char *const *)conf->pull->elts,
         .pull_count = conf->pull->nelts,
-        .door = door,
+        .door = door->hub_end,
+        .serves = serves,
+        .leaves = leaves,
+        .life_ctx = door,
         .log = { .write = write_log,
                  .ctx = s,
                  .level = ap_get_server_module_loglevel(s, APLOG_MODULE_INDEX) },
         .now_ms = monotonic_ms
     };
+    es_err_t err;
 
     config.stop = make_stop();
     if (config.stop < 0) {
@@ -135,7 +195,7 @@ void es_hub_main(server_rec *s, apr_pool_t *p, int door)
                      ESLOGNO(0011) "the hub cannot start: signals");
         _exit(1);
     }
-    set_title("httpd: eventstream hub");
+    set_title("httpd: eventstream hub", "eventstream-hub");
     ap_close_listeners();
     es_raise_descriptor_limit(s);
     if (ap_run_drop_privileges(p, s) != 0) {
@@ -143,5 +203,9 @@ void es_hub_main(server_rec *s, apr_pool_t *p, int door)
                      ESLOGNO(0012) "the hub cannot change to the server's User");
         _exit(1);
     }
-    _exit(es_hub_run(&config) == ES_OK ? 0 : 1);
+    config.predecessor = ask_predecessor(s, door);
+    close(door->child_end); /* so that the end of every other process is seen */
+    err = es_hub_run(&config);
+    serves_no_more(door);
+    _exit(err == ES_OK ? 0 : 1);
 }

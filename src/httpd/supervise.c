@@ -5,10 +5,13 @@
  *   post_config   door (once for the life of the server), then the hub of this configuration
  *   hub dies      httpd's main loop reaps it and calls hub_gone(): a new one is forked at once
  *   it keeps dying   after five deaths within ten seconds each: tried again every ten seconds
- *   restart, stop    the pool of the configuration goes, and with it the hub: stop_hub()
+ *   restart       the pool of the configuration goes; its hub runs on until the hub of the next one
+ *                 asks for its streams: leave_hub()
+ *   stop          the hub is stopped: stop_hub()
  *
- * The door outlives configurations: it hangs on the process' pool. A child of the old configuration
- * that still answers requests during a graceful restart reaches the new hub through it.
+ * The door outlives configurations: it hangs on the process' pool, and so does the list of hubs
+ * that are left. A child of the old configuration that still answers requests during a graceful
+ * restart reaches the new hub through it.
  *
  * Only the parent's main thread runs this, but es_supervise_child_init and es_supervise_door.
  */
@@ -22,13 +25,12 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 enum {
-    HUB_END = 0, /* of the door */
-    CHILD_END = 1,
     SHORT_LIFE = 10, /* seconds: a hub that dies younger than this is counted */
     SHORT_LIVES_MAX = 5,
     STOP_WAIT = 5000, /* milliseconds that a hub gets to end its streams */
@@ -48,9 +50,10 @@ typedef struct supervisor {
 } supervisor_t;
 
 static supervisor_t hub; /* of this configuration */
-static int door[2] = { -1, -1 };
+static es_door_t *door;  /* in the pool of the process */
 
 static void start_hub(void);
+static void forget_serving(pid_t pid);
 
 static void on_sigchld(int sig)
 {
@@ -72,6 +75,7 @@ static void hub_gone(int reason, void *data, apr_wait_t status)
         return;
     }
     apr_proc_other_child_unregister(data);
+    forget_serving(hub.proc.pid);
     hub.running = false;
     if (ap_mpm_query(AP_MPMQ_MPM_STATE, &state) == APR_SUCCESS && state == AP_MPMQ_STOPPING) {
         return;
@@ -116,8 +120,7 @@ static void start_hub(void)
     sigprocmask(SIG_BLOCK, &block, &before);
     rv = apr_proc_fork(&hub.proc, hub.pconf);
     if (rv == APR_INCHILD) {
-        close(door[CHILD_END]);
-        es_hub_main(hub.server, hub.pconf, door[HUB_END]);
+        es_hub_main(hub.server, hub.pconf, door);
     }
     sigprocmask(SIG_SETMASK, &before, NULL);
     if (rv != APR_INPARENT) {
@@ -141,6 +144,12 @@ int es_supervise_monitor(apr_pool_t *p, server_rec *s)
     return DECLINED;
 }
 
+/* A hub that is gone without a word serves no more. */
+static void forget_serving(pid_t pid)
+{
+    (void)atomic_compare_exchange_strong(door->serving, &pid, 0);
+}
+
 /* Waits until the hub is gone; true when it is. */
 static bool wait_for_end(pid_t pid)
 {
@@ -157,8 +166,37 @@ static bool wait_for_end(pid_t pid)
     return false;
 }
 
-/* The configuration's pool goes: so does its hub. */
-static apr_status_t stop_hub(void *data)
+static void stop_hub(void)
+{
+    kill(hub.proc.pid, SIGTERM);
+    if (!wait_for_end(hub.proc.pid)) {
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, hub.server,
+                     ESLOGNO(0005) "the hub (pid %d) did not stop within %d ms and is killed",
+                     (int)hub.proc.pid, STOP_WAIT);
+        kill(hub.proc.pid, SIGKILL);
+        waitpid(hub.proc.pid, NULL, 0);
+    }
+}
+
+/* It goes on to serve until the next one knocks. When there is no place in the list its end is not
+ * noticed by us; httpd reaps it all the same. */
+static void leave_hub(void)
+{
+    int i;
+
+    for (i = 0; i < ES_OLD_HUBS && door->old[i] != 0; i++) {}
+    if (i < ES_OLD_HUBS) {
+        door->old[i] = hub.proc.pid;
+    }
+    if (es_wire_knock(door->child_end, ES_WIRE_EXPECT, 0, -1) != ES_OK) {
+        ap_log_error(APLOG_MARK, APLOG_WARNING, errno, hub.server,
+                     ESLOGNO(0007) "the hub (pid %d) cannot be told of the restart",
+                     (int)hub.proc.pid);
+    }
+}
+
+/* The configuration's pool goes. */
+static apr_status_t end_configuration(void *data)
 {
     (void)data;
     hub.stopping = true;
@@ -170,37 +208,107 @@ static apr_status_t stop_hub(void *data)
         apr_proc_other_child_unregister(&hub.proc);
     }
     hub.running = false;
-    kill(hub.proc.pid, SIGTERM);
-    if (!wait_for_end(hub.proc.pid)) {
-        ap_log_error(APLOG_MARK, APLOG_ERR, 0, hub.server,
-                     ESLOGNO(0005) "the hub (pid %d) did not stop within %d ms and is killed",
-                     (int)hub.proc.pid, STOP_WAIT);
-        kill(hub.proc.pid, SIGKILL);
-        waitpid(hub.proc.pid, NULL, 0);
+    if (ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_DESTROY_CONFIG) {
+        leave_hub();
+    }
+    else {
+        stop_hub();
     }
     return APR_SUCCESS;
 }
 
+/* A hub of a configuration before ended, as it should; or it was killed. */
+static void old_hub_gone(int reason, void *data, apr_wait_t status)
+{
+    apr_proc_t *proc = data;
+    int i;
+
+    if (reason != APR_OC_REASON_DEATH && reason != APR_OC_REASON_LOST) {
+        return;
+    }
+    apr_proc_other_child_unregister(proc);
+    forget_serving(proc->pid);
+    for (i = 0; i < ES_OLD_HUBS; i++) {
+        if (door->old[i] == proc->pid) {
+            door->old[i] = 0;
+        }
+    }
+    if (reason == APR_OC_REASON_DEATH && WIFSIGNALED(status)) {
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, hub.server,
+                     ESLOGNO(0008) "a hub of a configuration before (pid %d) ended by signal %d",
+                     (int)proc->pid, WTERMSIG(status));
+    }
+}
+
+/* Those that are left are ours to reap. One that is dead already must not be asked for its streams.
+ */
+static void watch_old_hubs(apr_pool_t *pconf)
+{
+    int i;
+
+    for (i = 0; i < ES_OLD_HUBS; i++) {
+        const pid_t pid = door->old[i];
+        apr_proc_t *proc;
+
+        if (pid == 0) {
+            continue;
+        }
+        if (waitpid(pid, NULL, WNOHANG) != 0) {
+            forget_serving(pid);
+            door->old[i] = 0;
+            continue;
+        }
+        proc = apr_pcalloc(pconf, sizeof *proc);
+        proc->pid = pid;
+        apr_proc_other_child_register(proc, old_hub_gone, proc, NULL, pconf);
+    }
+}
+
 /* A request thread's hello waits in the door while no hub runs, so a child's end must not block for
  * long and must hold some hundreds of them. */
-static apr_status_t make_door(server_rec *s)
+static apr_status_t open_door(es_door_t *d)
+{
+    int pair[2];
+    void *page =
+        mmap(NULL, sizeof *d->serving, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    if (page == MAP_FAILED) {
+        return errno;
+    }
+    d->serving = page;
+    atomic_init(d->serving, 0);
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
+        return errno;
+    }
+    d->version = ES_DOOR_VERSION;
+    d->hub_end = pair[0];
+    d->child_end = pair[1];
+    return APR_SUCCESS;
+}
+
+static apr_status_t find_door(server_rec *s)
 {
     static const char key[] = "mod_eventstream-door";
     apr_pool_t *pool = s->process->pool;
     void *kept = NULL;
+    apr_status_t rv = APR_SUCCESS;
 
     apr_pool_userdata_get(&kept, key, pool);
-    if (!kept) {
-        int *pair = apr_palloc(pool, sizeof door);
-
-        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
-            return errno;
-        }
-        apr_pool_userdata_setn(pair, key, apr_pool_cleanup_null, pool);
-        kept = pair;
+    door = kept;
+    if (door && door->version != ES_DOOR_VERSION) {
+        ap_log_error(APLOG_MARK, APLOG_CRIT, 0, s,
+                     ESLOGNO(0009) "this build of the module cannot take over from the one that "
+                                   "httpd was started with: stop httpd and start it");
+        return APR_EMISMATCH;
     }
-    memcpy(door, kept, sizeof door);
-    return APR_SUCCESS;
+    if (!door) {
+        door = apr_pcalloc(pool, sizeof *door);
+        rv = open_door(door);
+        if (rv == APR_SUCCESS) {
+            apr_pool_userdata_set(door, key, apr_pool_cleanup_null, pool);
+        }
+    }
+    return rv;
 }
 
 int es_supervise_post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
@@ -213,7 +321,7 @@ int es_supervise_post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *pt
     if (ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG) {
         return OK; /* the first of two readings of the configuration */
     }
-    rv = make_door(s);
+    rv = find_door(s);
     if (rv == APR_SUCCESS) {
         rv = es_random_key_make(pconf);
     }
@@ -226,11 +334,12 @@ int es_supervise_post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *pt
     memset(&hub, 0, sizeof hub);
     hub.server = s;
     hub.pconf = pconf;
+    watch_old_hubs(pconf);
     start_hub();
     if (!hub.running) {
         return HTTP_INTERNAL_SERVER_ERROR;
     }
-    apr_pool_cleanup_register(pconf, NULL, stop_hub, apr_pool_cleanup_null);
+    apr_pool_cleanup_register(pconf, NULL, end_configuration, apr_pool_cleanup_null);
     return OK;
 }
 
@@ -239,14 +348,14 @@ void es_supervise_child_init(apr_pool_t *pchild, server_rec *s)
     (void)pchild;
     (void)s;
     signal(SIGCHLD, SIG_DFL); /* the parent's business alone */
-    if (door[HUB_END] >= 0) {
-        close(door[HUB_END]);
-        door[HUB_END] = -1;
+    if (door->hub_end >= 0) {
+        close(door->hub_end);
+        door->hub_end = -1;
     }
     hub.running = false; /* the hub is the parent's child: this process must never signal it */
 }
 
 int es_supervise_door(void)
 {
-    return door[CHILD_END];
+    return door->child_end;
 }

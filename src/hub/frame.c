@@ -39,6 +39,17 @@ es_frame_t *es_frame_make(es_str_t content)
     return f;
 }
 
+es_frame_t *es_frame_verbatim(es_str_t bytes)
+{
+    es_frame_t *f = es_frame_make(bytes);
+
+    if (f) {
+        memmove(f->bytes, f->bytes + f->head_len, f->len);
+        f->head_len = 0;
+    }
+    return f;
+}
+
 /* Which filters could do something with this item? Delivery filters look at one meta name each. A
  * content filter looks at every content. */
 static es_mask_t mask_of(const es_item_t *item)
@@ -106,7 +117,7 @@ es_str_t es_frame_bytes(const es_frame_t *frame, bool chunked)
     if (frame == es_frame_terminator()) {
         return es_str(chunked ? "0\r\n\r\n" : "");
     }
-    if (frame->len == 0 || !chunked) {
+    if (frame->len == 0 || frame->head_len == 0 || !chunked) {
         return es_frame_content(frame);
     }
     return (es_str_t) { frame->bytes, (size_t)frame->head_len + frame->len + 2 };

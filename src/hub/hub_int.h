@@ -44,11 +44,12 @@ typedef struct es_frame {
     es_mask_t mask;
     es_item_t *item; /* owned; its content is moved to `bytes`; NULL for a frame that is no item */
     uint32_t len;    /* of the content */
-    uint32_t head_len; /* of the chunk size line before it */
+    uint32_t head_len; /* of the chunk size line before it; 0: bytes that are framed already */
     char bytes[];      /* size line, content, CRLF: raw framing is a part of chunked framing */
 } es_frame_t;
 
 es_frame_t *es_frame_make(es_str_t content);     /* one reference; NULL: out of memory */
+es_frame_t *es_frame_verbatim(es_str_t bytes);   /* the rest of one that was written in part */
 es_frame_t *es_frame_from_item(es_item_t *item); /* takes the item, also when it fails with NULL */
 void es_frame_ref(es_frame_t *frame, unsigned int n);
 void es_frame_unref(es_frame_t *frame);
@@ -170,6 +171,7 @@ struct es_stream {
     bool chunked;
     bool blocked;            /* the socket is full: wait for EPOLLOUT */
     bool refused;            /* out of memory at its reservation: ends when it is held */
+    bool handed;             /* the next hub was sent it */
     bool tracked;            /* frames are looked at for this stream alone, one at a time */
     uint8_t keep_alive_mode; /* es_keep_alive_mode_t */
     uint16_t sub_count;
@@ -195,6 +197,8 @@ void es_stream_free(es_stream_t *stream); /* ended, or never given to a loop */
 void es_stream_loop_flush(es_stream_t *stream, uint64_t now_ms);      /* writes all that it can */
 void es_stream_loop_keep_alive(es_stream_t *stream, uint64_t now_ms); /* its timer fired */
 void es_stream_loop_end(es_stream_t *stream, es_end_t end); /* to loop->dead; does nothing twice */
+/* Leaves the loop without a word to the client: the next hub has the stream. To loop->dead. */
+void es_stream_loop_forget(es_stream_t *stream);
 
 /* ---- deliver.c: what one frame is for one subscription ------------------------------------------
  */
@@ -213,6 +217,7 @@ typedef enum es_order {
     ES_ORDER_HOLD,    /* stream starts on fd */
     ES_ORDER_RELEASE, /* reserved stream is given up */
     ES_ORDER_FREE,    /* channel has no stream left */
+    ES_ORDER_HALT,    /* write what can be written, leave the thread, keep the streams */
     ES_ORDER_STOP     /* end all, leave the thread */
 } es_order_t;
 
@@ -279,13 +284,24 @@ struct es_loop {
     es_stream_t *streams; /* all of this loop, reserved and live */
     es_stream_t *dead;    /* ended in this round; go back at its end */
     es_channel_t *dirty;  /* channels to flush in this round */
-    bool stopping;
+    bool stopping;        /* the thread is to end */
 };
 
-es_err_t es_loop_start(es_loop_t *loop, int number, const es_hub_config_t *config,
-                       es_return_t *back);
-void es_loop_join(es_loop_t *loop);    /* after ES_ORDER_STOP */
-void es_loop_destroy(es_loop_t *loop); /* joined, and every stream is back at the intake */
+es_err_t es_loop_make(es_loop_t *loop, int number, const es_hub_config_t *config,
+                      es_return_t *back);
+es_err_t es_loop_start(es_loop_t *loop); /* its thread */
+void es_loop_join(es_loop_t *loop);      /* after ES_ORDER_HALT or ES_ORDER_STOP */
+void es_loop_destroy(es_loop_t *loop);   /* no thread, and every stream is back at the intake */
+
+/* While a loop has no thread, what is its own is the intake's: */
+
+/* Puts a stream on the loop that another hub has run so far, with its cursors as `resume` says; its
+ * channels' logs hold what it needs. `fd` -1: it is only reserved. */
+es_err_t es_loop_adopt(es_loop_t *loop, es_stream_t *stream, const es_resume_t *resume, int fd);
+/* Ends every stream as politely as its socket allows; they go back to the intake. */
+void es_loop_end_all(es_loop_t *loop);
+/* Forgets every stream, whose sockets are somebody else's now; they go back to the intake. */
+void es_loop_forget_all(es_loop_t *loop);
 
 /* ---- registry.c -------------------------------------------------------------------------------
  */
@@ -306,6 +322,9 @@ es_err_t es_registry_make(int loops, es_registry_t **ret);
 void es_registry_free(es_registry_t *registry);
 es_entry_t *es_registry_find(es_registry_t *registry, es_str_t name);
 size_t es_registry_count(const es_registry_t *registry);
+/* Calls `fn` for each channel until it fails; returns that error. `fn` must not join or leave. */
+es_err_t es_registry_each(es_registry_t *registry,
+                          es_err_t (*fn)(void *ctx, const es_entry_t *entry), void *ctx);
 /* Counts one more stream of that loop on the channel. NULL: out of memory. */
 es_channel_t *es_registry_join(es_registry_t *registry, es_str_t name, int loop);
 /* Counts one less. When it was the last of its loop, returns true: the caller has the loop free it.
@@ -320,6 +339,7 @@ typedef enum es_source_kind {
     ES_SOURCE_STOP,
     ES_SOURCE_BACK,
     ES_SOURCE_PULL,
+    ES_SOURCE_MONITOR,
     ES_SOURCE_LINK
 } es_source_kind_t;
 
@@ -340,12 +360,23 @@ typedef struct es_pull {
     const char *endpoint;
     void *socket;    /* ZeroMQ PULL; NULL: not bound yet */
     bool complained; /* a failed bind is logged once */
+    es_source_t monitor_source;
+    void *monitor;  /* ZeroMQ PAIR: tells who comes and goes; NULL: nobody does */
+    int peers;      /* publishers that are connected */
+    bool listening; /* new ones are accepted */
 } es_pull_t;
 
 typedef struct es_tame { /* lets the first lines of a kind through, then counts */
     uint64_t window_ms;  /* start of the current window */
     unsigned int seen;
 } es_tame_t;
+
+/* What hubs before this one have counted: a restart does not begin at 0. */
+typedef struct es_carried {
+    uint64_t published, refused;
+    uint64_t deliveries, keep_alives, bytes;
+    uint64_t ended[ES_END_COUNT];
+} es_carried_t;
 
 enum { ES_LINKS_MAX = 8192 };
 
@@ -362,12 +393,17 @@ typedef struct es_intake {
     bool pull_more;         /* a socket has more than one round took */
     es_loop_t *loops;
     int loop_count;
+    int running; /* loops that have a thread: all, or when starting and handing over the first ones
+                  */
     uint32_t *loop_load; /* streams given to each loop and not back yet */
     es_registry_t *registry;
     es_tame_t bad_input, bad_links, no_room;
     uint64_t order;
     uint64_t started_ms;
     uint64_t published, refused, reserved;
+    es_carried_t carried;
+    uint64_t expect_until_ms; /* a restart is under way: end when no next hub came; 0: none is */
+    int heir;                 /* the next hub, which has everything now; -1: there is none */
     bool done;
 } es_intake_t;
 
@@ -376,10 +412,18 @@ es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config);
 void es_intake_run(es_intake_t *intake);
 void es_intake_destroy(es_intake_t *intake);
 es_err_t es_intake_watch(es_intake_t *intake, es_source_t *source);
+es_err_t es_intake_start_loops(es_intake_t *intake);
+void es_intake_join_loops(es_intake_t *intake, es_order_t last); /* HALT or STOP */
 
 /* reserve.c */
 es_err_t es_intake_reserve(es_intake_t *intake, es_str_t hold, es_stream_t **ret,
                            es_detail_t *detail);
+/* The same for a stream of the hub before; the loops stand still. `fd` -1: reserved only. `rest`:
+ * what its client still has to get of a message. `fill` puts what the stream needs into the log of
+ * a channel that is new to its loop. Takes `fd` when it succeeds. */
+typedef es_err_t (*es_fill_t)(void *ctx, es_loop_t *loop, es_channel_t *channel);
+es_err_t es_intake_resume(es_intake_t *intake, es_str_t hold, int fd, es_str_t rest, es_fill_t fill,
+                          void *ctx, es_stream_t **ret, es_detail_t *detail);
 void es_intake_take_back(es_intake_t *intake); /* ended streams: count, free */
 
 /* publish.c */
@@ -387,8 +431,20 @@ void es_intake_command(es_intake_t *intake, int loop, const es_command_t *comman
 void es_intake_publish(es_intake_t *intake, es_item_t *item); /* takes the item */
 void es_intake_refused(es_intake_t *intake, const char *from, const es_detail_t *detail);
 
-/* link.c */
-void es_link_open(es_intake_t *intake, int fd);
+/* handover.c: gives everything to the next hub and waits for its word. ES_OK: it serves. ES_EIO: it
+ * died, and everything is as before. Else nobody knows: the streams that it did not get have to
+ * end. */
+es_err_t es_hand_over(es_intake_t *intake, int heir);
+
+/* takeover.c: takes everything from the hub before; the loops stand still. Whatever goes wrong is
+ * logged, and what came is kept. */
+void es_take_over(es_intake_t *intake, int predecessor);
+
+/* tail.c: passes on what publishers still push, until the last has gone. */
+void es_tail_run(es_intake_t *intake, int heir);
+
+/* link.c; es_link_open returns NULL when there is no room: then `fd` is closed. */
+es_link_t *es_link_open(es_intake_t *intake, int fd);
 void es_link_close(es_intake_t *intake, es_link_t *link);
 void es_link_readable(es_intake_t *intake, es_link_t *link);
 
@@ -397,11 +453,21 @@ es_err_t es_pull_start(es_intake_t *intake);
 void es_pull_stop(es_intake_t *intake);
 void es_pull_retry(es_intake_t *intake, uint64_t now_ms);
 void es_pull_receive(es_intake_t *intake);
+/* The next message of one part; the caller closes it. False: there is none. */
+struct zmq_msg_t;
+bool es_pull_next(es_intake_t *intake, es_pull_t *pull, struct zmq_msg_t *msg);
+void es_pull_packet(es_intake_t *intake, const char *from, es_str_t packet); /* publishes it */
+void es_pull_unbind(es_intake_t *intake); /* no new publisher; takes what has come */
+void es_pull_rebind(es_intake_t *intake); /* after es_pull_unbind: listen again */
+void es_pull_watch_peers(es_intake_t *intake, es_pull_t *pull); /* what the monitor has to tell */
+int es_pull_peers(const es_intake_t *intake);
 
 /* tame.c: may this line of its kind be logged? */
 bool es_tame_admits(es_intake_t *intake, es_tame_t *tame);
 
-/* stats.c: appends the counters, as one JSON object or in Prometheus' text format. */
+/* stats.c: appends the counters, as one JSON object or in Prometheus' text format, and takes them
+ * over from the JSON of the hub before. */
+void es_stats_carry(es_intake_t *intake, es_str_t json);
 es_err_t es_stats_render(es_intake_t *intake, bool prometheus, es_buf_t *out);
 
 static inline uint64_t es_now(const es_hub_config_t *config)

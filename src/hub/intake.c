@@ -14,13 +14,18 @@
 #include "hub_int.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { EVENTS = 128 };
+enum {
+    EVENTS = 128,
+    EXPECT_MS = 60 * 1000, /* how long a restart may take until the next hub knocks */
+    LOOK_MS = 1000         /* how often something is tried or looked at again */
+};
 
 es_err_t es_intake_watch(es_intake_t *intake, es_source_t *source)
 {
@@ -29,14 +34,53 @@ es_err_t es_intake_watch(es_intake_t *intake, es_source_t *source)
     return epoll_ctl(intake->epoll, EPOLL_CTL_ADD, source->fd, &ev) == 0 ? ES_OK : ES_EIO;
 }
 
+/* The next hub is there. */
+static void on_heir(es_intake_t *intake, int heir)
+{
+    intake->expect_until_ms = 0;
+    if (heir < 0) {
+        es_log(&intake->config->log, ES_LOG_WARN, "ES0351",
+               "the next hub speaks another wire version: the streams end here");
+        intake->done = true;
+        return;
+    }
+    switch (es_hand_over(intake, heir)) {
+    case ES_OK:
+        intake->heir = heir;
+        intake->done = true;
+        return;
+    case ES_EIO: /* it has died; everything is as it was */
+        break;
+    default:
+        intake->done = true;
+        break;
+    }
+    close(heir);
+}
+
+static void on_knock(es_intake_t *intake, const es_wire_knock_t *knock)
+{
+    switch (knock->type) {
+    case ES_WIRE_HELLO:
+        (void)es_link_open(intake, knock->fd);
+        break;
+    case ES_WIRE_EXPECT:
+        intake->expect_until_ms = es_now(intake->config) + EXPECT_MS;
+        break;
+    default:
+        on_heir(intake, knock->fd);
+        break;
+    }
+}
+
 static void on_door(es_intake_t *intake)
 {
     es_detail_t detail;
-    int fd = -1;
+    es_wire_knock_t knock;
 
-    switch (es_wire_hello(intake->door.fd, &fd, &detail)) {
+    switch (es_wire_open(intake->door.fd, &knock, &detail)) {
     case ES_OK:
-        es_link_open(intake, fd);
+        on_knock(intake, &knock);
         break;
     case ES_EIO:
         es_log(&intake->config->log, ES_LOG_NOTICE, "ES0306", "httpd is gone: the hub stops");
@@ -76,9 +120,31 @@ static void on_source(es_intake_t *intake, es_source_t *source)
         break;
     case ES_SOURCE_PULL: /* es_pull_receive looks at every socket after the events */
         break;
+    case ES_SOURCE_MONITOR:
+        es_pull_watch_peers(
+            intake, (es_pull_t *)(void *)((char *)source - offsetof(es_pull_t, monitor_source)));
+        break;
     case ES_SOURCE_LINK:
         es_link_readable(intake, (es_link_t *)(void *)source);
         break;
+    }
+}
+
+static int wait_ms(const es_intake_t *intake)
+{
+    if (intake->pull_more) {
+        return 0;
+    }
+    return intake->pull_retry_ms > 0 || intake->expect_until_ms > 0 ? LOOK_MS : -1;
+}
+
+/* A restart without a next hub: the module was taken out of the configuration. */
+static void check_expected(es_intake_t *intake)
+{
+    if (intake->expect_until_ms > 0 && es_now(intake->config) >= intake->expect_until_ms) {
+        es_log(&intake->config->log, ES_LOG_NOTICE, "ES0352",
+               "no next hub came within %d s of the restart: the hub stops", EXPECT_MS / 1000);
+        intake->done = true;
     }
 }
 
@@ -87,20 +153,26 @@ void es_intake_run(es_intake_t *intake)
     struct epoll_event events[EVENTS];
 
     while (!intake->done) {
-        const int wait_ms = intake->pull_more ? 0 : intake->pull_retry_ms > 0 ? 1000 : -1;
-        int i, n = epoll_wait(intake->epoll, events, EVENTS, wait_ms);
+        int i, n = epoll_wait(intake->epoll, events, EVENTS, wait_ms(intake));
 
-        for (i = 0; i < n; i++) {
+        for (i = 0; i < n && !intake->done; i++) {
             on_source(intake, events[i].data.ptr);
+        }
+        if (intake->done) {
+            break;
         }
         if (intake->pull_retry_ms > 0) {
             es_pull_retry(intake, es_now(intake->config));
         }
         es_pull_receive(intake);
+        check_expected(intake);
+    }
+    if (intake->heir >= 0) {
+        es_tail_run(intake, intake->heir);
     }
 }
 
-static es_err_t start_loops(es_intake_t *intake, int count)
+static es_err_t make_loops(es_intake_t *intake, int count)
 {
     intake->loops = calloc((size_t)count, sizeof *intake->loops);
     intake->loop_load = calloc((size_t)count, sizeof *intake->loop_load);
@@ -108,8 +180,8 @@ static es_err_t start_loops(es_intake_t *intake, int count)
         return ES_ENOMEM;
     }
     while (intake->loop_count < count) {
-        es_err_t err = es_loop_start(&intake->loops[intake->loop_count], intake->loop_count,
-                                     intake->config, &intake->back);
+        es_err_t err = es_loop_make(&intake->loops[intake->loop_count], intake->loop_count,
+                                    intake->config, &intake->back);
 
         if (err != ES_OK) {
             return err;
@@ -117,6 +189,33 @@ static es_err_t start_loops(es_intake_t *intake, int count)
         intake->loop_count++;
     }
     return ES_OK;
+}
+
+es_err_t es_intake_start_loops(es_intake_t *intake)
+{
+    while (intake->running < intake->loop_count) {
+        const es_err_t err = es_loop_start(&intake->loops[intake->running]);
+
+        if (err != ES_OK) {
+            return err;
+        }
+        intake->running++;
+    }
+    return ES_OK;
+}
+
+void es_intake_join_loops(es_intake_t *intake, es_order_t last)
+{
+    const es_command_t order = { .what = last, .fd = -1 };
+    int i;
+
+    for (i = 0; i < intake->running; i++) {
+        es_intake_command(intake, i, &order);
+    }
+    for (i = 0; i < intake->running; i++) {
+        es_loop_join(&intake->loops[i]);
+    }
+    intake->running = 0;
 }
 
 static int loops_wanted(const es_hub_config_t *config)
@@ -129,6 +228,20 @@ static int loops_wanted(const es_hub_config_t *config)
     return cpus < 1 ? 1 : cpus > 4 ? 4 : (int)cpus;
 }
 
+static es_err_t watch_all(es_intake_t *intake)
+{
+    es_err_t err;
+
+    intake->door = (es_source_t) { ES_SOURCE_DOOR, intake->config->door };
+    intake->stop = (es_source_t) { ES_SOURCE_STOP, intake->config->stop };
+    intake->back_source = (es_source_t) { ES_SOURCE_BACK, intake->back.wake };
+    err = es_intake_watch(intake, &intake->door);
+    if (err == ES_OK) {
+        err = es_intake_watch(intake, &intake->stop);
+    }
+    return err == ES_OK ? es_intake_watch(intake, &intake->back_source) : err;
+}
+
 es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config)
 {
     es_err_t err;
@@ -136,6 +249,7 @@ es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config)
     memset(intake, 0, sizeof *intake);
     intake->back.wake = -1;
     intake->epoll = -1;
+    intake->heir = -1;
     intake->config = config;
     intake->started_ms = es_now(config);
     pthread_mutex_init(&intake->back.lock, NULL);
@@ -144,21 +258,21 @@ es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config)
     if (intake->back.wake < 0 || intake->epoll < 0) {
         return ES_EIO;
     }
-    err = start_loops(intake, loops_wanted(config));
+    err = make_loops(intake, loops_wanted(config));
     if (err == ES_OK) {
         err = es_registry_make(intake->loop_count, &intake->registry);
     }
-    intake->door = (es_source_t) { ES_SOURCE_DOOR, config->door };
-    intake->stop = (es_source_t) { ES_SOURCE_STOP, config->stop };
-    intake->back_source = (es_source_t) { ES_SOURCE_BACK, intake->back.wake };
     if (err == ES_OK) {
-        err = es_intake_watch(intake, &intake->door);
+        err = watch_all(intake);
+    }
+    if (err == ES_OK && config->predecessor > 0) {
+        es_take_over(intake, config->predecessor);
     }
     if (err == ES_OK) {
-        err = es_intake_watch(intake, &intake->stop);
+        err = es_intake_start_loops(intake);
     }
-    if (err == ES_OK) {
-        err = es_intake_watch(intake, &intake->back_source);
+    if (err == ES_OK && config->serves) {
+        config->serves(config->life_ctx);
     }
     return err == ES_OK ? es_pull_start(intake) : err;
 }
@@ -167,15 +281,12 @@ es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config)
  * half-made intake too. */
 void es_intake_destroy(es_intake_t *intake)
 {
-    const es_command_t stop = { .what = ES_ORDER_STOP, .fd = -1 };
     int i;
 
     es_pull_stop(intake);
+    es_intake_join_loops(intake, ES_ORDER_STOP);
     for (i = 0; i < intake->loop_count; i++) {
-        es_intake_command(intake, i, &stop);
-    }
-    for (i = 0; i < intake->loop_count; i++) {
-        es_loop_join(&intake->loops[i]);
+        es_loop_end_all(&intake->loops[i]);
     }
     while (intake->links) {
         intake->links->reserved = NULL; /* its loop has ended it */
@@ -190,6 +301,9 @@ void es_intake_destroy(es_intake_t *intake)
     es_registry_free(intake->registry);
     free(intake->loops);
     free(intake->loop_load);
+    if (intake->heir >= 0) {
+        close(intake->heir);
+    }
     if (intake->epoll >= 0) {
         close(intake->epoll);
     }

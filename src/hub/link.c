@@ -12,7 +12,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-void es_link_open(es_intake_t *intake, int fd)
+es_link_t *es_link_open(es_intake_t *intake, int fd)
 {
     es_link_t *link = intake->link_count < ES_LINKS_MAX ? calloc(1, sizeof *link) : NULL;
 
@@ -20,7 +20,7 @@ void es_link_open(es_intake_t *intake, int fd)
         es_log(&intake->config->log, ES_LOG_ERR, "ES0310",
                "a link is refused: %zu are open, at most %d", intake->link_count, ES_LINKS_MAX);
         close(fd);
-        return;
+        return NULL;
     }
     link->source = (es_source_t) { ES_SOURCE_LINK, fd };
     es_wire_reader_init(&link->reader);
@@ -33,7 +33,9 @@ void es_link_open(es_intake_t *intake, int fd)
     if (es_intake_watch(intake, &link->source) != ES_OK) {
         es_log(&intake->config->log, ES_LOG_ERR, "ES0311", "epoll refuses a link");
         es_link_close(intake, link);
+        return NULL;
     }
+    return link;
 }
 
 static void release(es_intake_t *intake, es_link_t *link)
@@ -133,6 +135,13 @@ static es_err_t on_stats(es_intake_t *intake, es_link_t *link, const es_wire_mes
     return err;
 }
 
+/* From the tail of a hub before. What is wrong with the packet is no fault of the link's. */
+static es_err_t on_packet(es_intake_t *intake, es_link_t *link, const es_wire_message_t *m)
+{
+    es_pull_packet(intake, "EventStreamPull, by way of a hub before", m->payload);
+    return answer(link, m, ES_OK, es_str(""));
+}
+
 /* Anything but ES_OK closes the link. A descriptor that no message wanted is closed here. */
 static es_err_t serve(es_intake_t *intake, es_link_t *link, es_wire_message_t *m)
 {
@@ -158,7 +167,10 @@ static es_err_t serve(es_intake_t *intake, es_link_t *link, es_wire_message_t *m
     case ES_WIRE_STATS:
         err = on_stats(intake, link, m);
         break;
-    default: /* HELLO and ANSWER are no requests */
+    case ES_WIRE_PACKET:
+        err = on_packet(intake, link, m);
+        break;
+    default: /* the others are no requests */
         err = ES_EINVAL;
         break;
     }

@@ -90,6 +90,7 @@ static void on_publish(es_loop_t *loop, const es_command_t *cmd, uint64_t now_ms
     }
 }
 
+/* Puts a stream at the heads of its channels' logs. */
 static void on_reserve(es_loop_t *loop, es_stream_t *s)
 {
     uint16_t i;
@@ -114,33 +115,40 @@ static void on_reserve(es_loop_t *loop, es_stream_t *s)
     }
 }
 
-static void on_hold(es_loop_t *loop, es_stream_t *s, int fd, uint64_t now_ms)
+/* The stream's socket is the loop's to watch. False: the stream has ended. */
+static bool go_live(es_loop_t *loop, es_stream_t *s, int fd)
 {
     struct epoll_event ev = { .events = STREAM_EVENTS, .data.ptr = s };
 
     s->fd = fd;
     s->state = ES_STREAM_LIVE;
-    s->last_ms = now_ms;
     es_count(&loop->counters.streams, 1);
     if (s->refused) {
         es_stream_loop_end(s, ES_END_ERROR);
-        return;
+        return false;
     }
     if (epoll_ctl(loop->epoll, EPOLL_CTL_ADD, fd, &ev) != 0) {
         es_log(&loop->config->log, ES_LOG_ERR, "ES0204", "epoll refuses a stream: %s",
                strerror(errno));
         es_stream_loop_end(s, ES_END_ERROR);
-        return;
+        return false;
     }
     if (s->keep_alive_ms > 0) {
-        es_wheel_arm(&loop->wheel, &s->timer, now_ms + s->keep_alive_ms);
+        es_wheel_arm(&loop->wheel, &s->timer, s->last_ms + s->keep_alive_ms);
     }
-    es_stream_loop_flush(s, now_ms);
+    return true;
 }
 
-/* Ends every stream as politely as its socket allows: the terminating chunk where nothing is in its
- * way. */
-static void on_stop(es_loop_t *loop)
+static void on_hold(es_loop_t *loop, es_stream_t *s, int fd, uint64_t now_ms)
+{
+    s->last_ms = now_ms;
+    if (go_live(loop, s, fd)) {
+        es_stream_loop_flush(s, now_ms);
+    }
+}
+
+/* The terminating chunk goes out where nothing is in its way. */
+static void end_streams(es_loop_t *loop)
 {
     while (loop->streams) {
         es_stream_t *s = loop->streams;
@@ -153,7 +161,6 @@ static void on_stop(es_loop_t *loop)
         }
         es_stream_loop_end(s, ES_END_SHUTDOWN);
     }
-    loop->stopping = true;
 }
 
 static void run_command(es_loop_t *loop, const es_command_t *cmd, uint64_t now_ms)
@@ -178,9 +185,14 @@ static void run_command(es_loop_t *loop, const es_command_t *cmd, uint64_t now_m
         }
         es_channel_free(cmd->channel);
         break;
+    case ES_ORDER_HALT:
+        flush_pass(loop, now_ms);
+        loop->stopping = true;
+        break;
     case ES_ORDER_STOP:
         flush_pass(loop, now_ms);
-        on_stop(loop);
+        end_streams(loop);
+        loop->stopping = true;
         break;
     }
 }
@@ -296,11 +308,9 @@ static void *loop_main(void *arg)
     return NULL;
 }
 
-es_err_t es_loop_start(es_loop_t *loop, int number, const es_hub_config_t *config,
-                       es_return_t *back)
+es_err_t es_loop_make(es_loop_t *loop, int number, const es_hub_config_t *config, es_return_t *back)
 {
     struct epoll_event ev = { .events = EPOLLIN, .data.ptr = NULL };
-    char name[16];
     es_err_t err;
 
     memset(loop, 0, sizeof *loop);
@@ -313,17 +323,25 @@ es_err_t es_loop_start(es_loop_t *loop, int number, const es_hub_config_t *confi
         return ES_EIO;
     }
     err = es_queue_init(&loop->queue);
+    if (err == ES_OK && epoll_ctl(loop->epoll, EPOLL_CTL_ADD, loop->queue.wake, &ev) != 0) {
+        es_queue_destroy(&loop->queue);
+        err = ES_EIO;
+    }
     if (err != ES_OK) {
         close(loop->epoll);
-        return err;
     }
-    if (epoll_ctl(loop->epoll, EPOLL_CTL_ADD, loop->queue.wake, &ev) != 0 ||
-        pthread_create(&loop->thread, NULL, loop_main, loop) != 0) {
-        es_queue_destroy(&loop->queue);
-        close(loop->epoll);
+    return err;
+}
+
+es_err_t es_loop_start(es_loop_t *loop)
+{
+    char name[16];
+
+    loop->stopping = false;
+    if (pthread_create(&loop->thread, NULL, loop_main, loop) != 0) {
         return ES_EIO;
     }
-    snprintf(name, sizeof name, "es-loop-%d", number);
+    snprintf(name, sizeof name, "es-loop-%d", loop->number);
     pthread_setname_np(loop->thread, name);
     return ES_OK;
 }
@@ -331,6 +349,50 @@ es_err_t es_loop_start(es_loop_t *loop, int number, const es_hub_config_t *confi
 void es_loop_join(es_loop_t *loop)
 {
     pthread_join(loop->thread, NULL);
+}
+
+/* ---- without a thread ---- */
+
+/* The stream is taken for blocked: the socket's first event, which comes at once when it has room,
+ * then writes what is behind. */
+es_err_t es_loop_adopt(es_loop_t *loop, es_stream_t *stream, const es_resume_t *resume, int fd)
+{
+    const uint64_t now_ms = es_now(loop->config);
+    uint16_t i;
+
+    on_reserve(loop, stream);
+    if (stream->refused) {
+        es_stream_loop_forget(stream);
+        give_back(loop);
+        return ES_ENOMEM;
+    }
+    for (i = 0; i < stream->sub_count; i++) {
+        es_sub_t *sub = &stream->subs[i];
+
+        /* More than its log has: a place before the tail, so it is cut as one that lags. */
+        sub->cursor = resume->behind[i] <= sub->cursor ? sub->cursor - resume->behind[i] : 0;
+        es_channel_settle(sub);
+    }
+    if (fd >= 0) {
+        stream->last_ms = now_ms > resume->idle ? now_ms - resume->idle : 0;
+        stream->blocked = true;
+        (void)go_live(loop, stream, fd);
+    }
+    return ES_OK;
+}
+
+void es_loop_end_all(es_loop_t *loop)
+{
+    end_streams(loop);
+    give_back(loop);
+}
+
+void es_loop_forget_all(es_loop_t *loop)
+{
+    while (loop->streams) {
+        es_stream_loop_forget(loop->streams);
+    }
+    give_back(loop);
 }
 
 /* What the intake ordered after STOP are channels to free, and nothing else. */

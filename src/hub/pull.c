@@ -5,25 +5,70 @@
  * The intake alone uses the sockets. ZMQ_FD becomes readable once for any number of messages, so
  * after every round each socket is asked for more, up to a limit that lets links have their turn.
  *
- * An endpoint may be taken when the hub starts, most likely by the hub of the configuration before:
- * the bind is tried again every second, and everything else works meanwhile.
+ * An endpoint may be taken when the hub starts: the bind is tried again every second, and
+ * everything else works meanwhile.
+ *
+ * At a restart this hub unbinds, so that new publishers reach the next one. Those that are
+ * connected stay, because a ZeroMQ connection cannot be handed over and what is under way on it
+ * would be lost: tail.c. A monitor of each socket tells how many they are.
  */
 #include "hub_int.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <zmq.h>
 
 enum {
     ROUND = 256,         /* messages from one socket in one round */
     RECEIVE_HWM = 10000, /* messages that ZeroMQ keeps for us; then publishers wait */
-    RETRY_MS = 1000
+    RETRY_MS = 1000,
+    UNBIND_TRIES = 100, /* for the listening socket to be closed */
+    UNBIND_STEP_MS = 10
 };
 
 static void set_int(void *socket, int option, int value)
 {
     /* Options of a fresh socket with values in range: there is no way for them to fail. */
     (void)zmq_setsockopt(socket, option, &value, sizeof value);
+}
+
+/* Has ZeroMQ tell who comes and goes. Without it everything works, but a tail cannot know when it
+ * is no longer needed, so the socket is given up then. */
+static bool watch_monitor(es_intake_t *intake, es_pull_t *pull)
+{
+    const int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED;
+    size_t len = sizeof pull->monitor_source.fd;
+    char name[64];
+
+    snprintf(name, sizeof name, "inproc://monitor-%p", pull->socket);
+    if (zmq_socket_monitor(pull->socket, name, events) != 0) {
+        return false;
+    }
+    pull->monitor = zmq_socket(intake->zmq, ZMQ_PAIR);
+    if (!pull->monitor) {
+        return false;
+    }
+    set_int(pull->monitor, ZMQ_LINGER, 0);
+    pull->monitor_source.kind = ES_SOURCE_MONITOR;
+    return zmq_connect(pull->monitor, name) == 0 &&
+           zmq_getsockopt(pull->monitor, ZMQ_FD, &pull->monitor_source.fd, &len) == 0 &&
+           es_intake_watch(intake, &pull->monitor_source) == ES_OK;
+}
+
+static void close_pull(es_pull_t *pull)
+{
+    if (pull->monitor) {
+        (void)zmq_socket_monitor(pull->socket, NULL, 0);
+        (void)zmq_close(pull->monitor);
+        pull->monitor = NULL;
+    }
+    if (pull->socket) {
+        (void)zmq_close(pull->socket);
+        pull->socket = NULL;
+    }
+    pull->listening = false;
+    pull->peers = 0;
 }
 
 /* Makes the socket and binds it. On failure errno tells, and nothing is left. */
@@ -41,21 +86,27 @@ static bool bind_pull(es_intake_t *intake, es_pull_t *pull)
     set_int(pull->socket, ZMQ_LINGER, 0);
     set_int(pull->socket, ZMQ_IPV6, 1);
     (void)zmq_setsockopt(pull->socket, ZMQ_MAXMSGSIZE, &max, sizeof max);
-    if (zmq_bind(pull->socket, pull->endpoint) == 0 &&
-        zmq_getsockopt(pull->socket, ZMQ_FD, &pull->source.fd, &len) == 0 &&
+    pull->listening = watch_monitor(intake, pull) && zmq_bind(pull->socket, pull->endpoint) == 0;
+    if (pull->listening && zmq_getsockopt(pull->socket, ZMQ_FD, &pull->source.fd, &len) == 0 &&
         es_intake_watch(intake, &pull->source) == ES_OK) {
         return true;
     }
     saved = zmq_errno();
-    (void)zmq_close(pull->socket);
-    pull->socket = NULL;
+    close_pull(pull);
     errno = saved;
     return false;
 }
 
+/* A socket that was unbound still has its publishers. */
+static bool bind_again(es_pull_t *pull)
+{
+    pull->listening = zmq_bind(pull->socket, pull->endpoint) == 0;
+    return pull->listening;
+}
+
 static void try_bind(es_intake_t *intake, es_pull_t *pull, uint64_t now_ms)
 {
-    if (bind_pull(intake, pull)) {
+    if (pull->socket ? bind_again(pull) : bind_pull(intake, pull)) {
         es_log(&intake->config->log, ES_LOG_INFO, "ES0320", "EventStreamPull %s: listening",
                pull->endpoint);
         pull->complained = false;
@@ -100,10 +151,7 @@ void es_pull_stop(es_intake_t *intake)
         return;
     }
     for (i = 0; i < intake->config->pull_count; i++) {
-        if (intake->pull[i].socket) {
-            (void)zmq_close(intake->pull[i].socket);
-            intake->pull[i].socket = NULL;
-        }
+        close_pull(&intake->pull[i]);
     }
     (void)zmq_ctx_term(intake->zmq);
     intake->zmq = NULL;
@@ -118,50 +166,68 @@ void es_pull_retry(es_intake_t *intake, uint64_t now_ms)
     }
     intake->pull_retry_ms = 0;
     for (i = 0; i < intake->config->pull_count; i++) {
-        if (!intake->pull[i].socket) {
+        if (!intake->pull[i].listening) {
             try_bind(intake, &intake->pull[i], now_ms);
         }
     }
 }
 
-static void take_packet(es_intake_t *intake, es_pull_t *pull, zmq_msg_t *msg)
+/* Drops the other parts of a message. */
+static void refuse_parts(es_intake_t *intake, es_pull_t *pull)
+{
+    es_detail_t detail;
+    zmq_msg_t msg;
+    int parts = 1, more = 1;
+
+    while (more) {
+        zmq_msg_init(&msg);
+        more = zmq_msg_recv(&msg, pull->socket, ZMQ_DONTWAIT) >= 0 && zmq_msg_more(&msg);
+        zmq_msg_close(&msg);
+        parts++;
+    }
+    (void)es_fail(&detail, ES_EINVAL, "a message of %d parts, 1 is accepted", parts);
+    es_intake_refused(intake, pull->endpoint, &detail);
+}
+
+bool es_pull_next(es_intake_t *intake, es_pull_t *pull, struct zmq_msg_t *msg)
+{
+    while (pull->socket) {
+        zmq_msg_init(msg);
+        if (zmq_msg_recv(msg, pull->socket, ZMQ_DONTWAIT) < 0) {
+            zmq_msg_close(msg);
+            return false;
+        }
+        if (!zmq_msg_more(msg)) {
+            return true;
+        }
+        zmq_msg_close(msg);
+        refuse_parts(intake, pull);
+    }
+    return false;
+}
+
+void es_pull_packet(es_intake_t *intake, const char *from, es_str_t packet)
 {
     es_detail_t detail;
     es_item_t *item = NULL;
 
-    if (es_item_from_packet(zmq_msg_data(msg), zmq_msg_size(msg), &item, &detail) == ES_OK) {
+    if (es_item_from_packet(packet.p, packet.n, &item, &detail) == ES_OK) {
         es_intake_publish(intake, item);
     }
     else {
-        es_intake_refused(intake, pull->endpoint, &detail);
+        es_intake_refused(intake, from, &detail);
     }
 }
 
-/* Receives one ZeroMQ message with all its parts. False: there is none. */
 static bool receive_one(es_intake_t *intake, es_pull_t *pull)
 {
     zmq_msg_t msg;
-    int parts = 0, more = 0;
 
-    do {
-        zmq_msg_init(&msg);
-        if (zmq_msg_recv(&msg, pull->socket, ZMQ_DONTWAIT) < 0) {
-            zmq_msg_close(&msg);
-            return false;
-        }
-        more = zmq_msg_more(&msg);
-        parts++;
-        if (parts == 1 && !more) {
-            take_packet(intake, pull, &msg);
-        }
-        zmq_msg_close(&msg);
-    } while (more);
-    if (parts > 1) {
-        es_detail_t detail;
-
-        (void)es_fail(&detail, ES_EINVAL, "a message of %d parts, 1 is accepted", parts);
-        es_intake_refused(intake, pull->endpoint, &detail);
+    if (!es_pull_next(intake, pull, &msg)) {
+        return false;
     }
+    es_pull_packet(intake, pull->endpoint, (es_str_t) { zmq_msg_data(&msg), zmq_msg_size(&msg) });
+    zmq_msg_close(&msg);
     return true;
 }
 
@@ -180,5 +246,103 @@ void es_pull_receive(es_intake_t *intake)
         if (n == ROUND) {
             intake->pull_more = true;
         }
+    }
+}
+
+/* ---- publishers that come and go ---- */
+
+/* One event of the monitor; 0: there is none. Its first part begins with the event's number, the
+ * second names the endpoint. */
+static uint16_t next_event(void *monitor)
+{
+    zmq_msg_t msg;
+    uint16_t event = 0;
+    int more = 1, part;
+
+    for (part = 0; more; part++) {
+        zmq_msg_init(&msg);
+        if (zmq_msg_recv(&msg, monitor, ZMQ_DONTWAIT) < 0) {
+            zmq_msg_close(&msg);
+            return 0;
+        }
+        if (part == 0 && zmq_msg_size(&msg) >= sizeof event) {
+            memcpy(&event, zmq_msg_data(&msg), sizeof event);
+        }
+        more = zmq_msg_more(&msg);
+        zmq_msg_close(&msg);
+    }
+    return event;
+}
+
+void es_pull_watch_peers(es_intake_t *intake, es_pull_t *pull)
+{
+    uint16_t event = pull->monitor ? next_event(pull->monitor) : 0;
+
+    (void)intake;
+    for (; event != 0; event = next_event(pull->monitor)) {
+        switch (event) {
+        case ZMQ_EVENT_ACCEPTED:
+            pull->peers++;
+            break;
+        case ZMQ_EVENT_DISCONNECTED:
+            pull->peers--;
+            break;
+        default: /* ZMQ_EVENT_CLOSED: the listening socket */
+            pull->listening = false;
+            break;
+        }
+    }
+}
+
+int es_pull_peers(const es_intake_t *intake)
+{
+    int i, sum = 0;
+
+    for (i = 0; i < intake->config->pull_count; i++) {
+        sum += intake->pull[i].peers;
+    }
+    return sum;
+}
+
+/* ZeroMQ's own thread closes the listening socket; until it has, the next hub cannot bind. */
+static void await_unbound(es_intake_t *intake, es_pull_t *pull)
+{
+    zmq_pollitem_t item = { .socket = pull->monitor, .events = ZMQ_POLLIN };
+    int tries;
+
+    for (tries = 0; tries < UNBIND_TRIES && pull->listening; tries++) {
+        (void)zmq_poll(&item, 1, UNBIND_STEP_MS);
+        es_pull_watch_peers(intake, pull);
+    }
+}
+
+void es_pull_unbind(es_intake_t *intake)
+{
+    int i;
+
+    for (i = 0; i < intake->config->pull_count; i++) {
+        es_pull_t *pull = &intake->pull[i];
+        char endpoint[512];
+        size_t len = sizeof endpoint;
+
+        /* By the name that ZeroMQ gave it: an address where "*" was configured. */
+        if (pull->listening &&
+            zmq_getsockopt(pull->socket, ZMQ_LAST_ENDPOINT, endpoint, &len) == 0 &&
+            zmq_unbind(pull->socket, endpoint) == 0) {
+            await_unbound(intake, pull);
+        }
+    }
+    intake->pull_retry_ms = 0;
+    do {
+        es_pull_receive(intake);
+    } while (intake->pull_more);
+}
+
+void es_pull_rebind(es_intake_t *intake)
+{
+    int i;
+
+    for (i = 0; i < intake->config->pull_count; i++) {
+        try_bind(intake, &intake->pull[i], es_now(intake->config));
     }
 }

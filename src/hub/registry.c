@@ -68,6 +68,18 @@ size_t es_registry_count(const es_registry_t *registry)
     return apr_hash_count(registry->table);
 }
 
+es_err_t es_registry_each(es_registry_t *registry,
+                          es_err_t (*fn)(void *ctx, const es_entry_t *entry), void *ctx)
+{
+    apr_hash_index_t *i;
+    es_err_t err = ES_OK;
+
+    for (i = apr_hash_first(NULL, registry->table); i && err == ES_OK; i = apr_hash_next(i)) {
+        err = fn(ctx, apr_hash_this_val(i));
+    }
+    return err;
+}
+
 static es_entry_t *entry_make(es_registry_t *r, es_str_t name)
 {
     es_entry_t *e = calloc(1, sizeof *e + (size_t)r->loops * sizeof e->loop[0]);

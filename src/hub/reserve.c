@@ -12,6 +12,7 @@
  */
 #include "hub_int.h"
 
+#include <string.h>
 #include <sys/resource.h>
 
 static int least_loaded(const es_intake_t *intake)
@@ -97,19 +98,27 @@ static es_err_t subscribe(es_intake_t *intake, es_stream_t *s, es_sub_spec_t *sp
     return ES_OK;
 }
 
-/* Registers the stream on its channels and hands it to a loop. */
-static es_err_t place(es_intake_t *intake, es_instruct_t *in, es_stream_t *s)
+/* Registers the stream on its channels, for the loop that will run it. */
+static es_err_t join_channels(es_intake_t *intake, es_instruct_t *in, es_stream_t *s, int loop)
 {
-    const int loop = least_loaded(intake);
-    const es_command_t cmd = { .what = ES_ORDER_RESERVE, .fd = -1, .stream = s };
     es_err_t err = ES_OK;
     size_t i;
 
     for (i = 0; i < in->channel_count && err == ES_OK; i++) {
         err = subscribe(intake, s, &in->channels[i], loop);
     }
+    s->loop = &intake->loops[loop];
+    return err;
+}
+
+/* Registers the stream on its channels and hands it to a loop. */
+static es_err_t place(es_intake_t *intake, es_instruct_t *in, es_stream_t *s)
+{
+    const int loop = least_loaded(intake);
+    const es_command_t cmd = { .what = ES_ORDER_RESERVE, .fd = -1, .stream = s };
+    es_err_t err = join_channels(intake, in, s, loop);
+
     if (err == ES_OK) {
-        s->loop = &intake->loops[loop];
         err = es_queue_push(&intake->loops[loop].queue, &cmd);
     }
     if (err != ES_OK) {
@@ -152,6 +161,38 @@ static es_err_t check_room(es_intake_t *intake, es_detail_t *detail)
     return ES_EFULL;
 }
 
+/* What a hold message says, and the stream that it describes, on no channel yet. On failure nothing
+ * is left. */
+static es_err_t make_stream(es_str_t hold, es_instruct_t **ret_in, es_delivery_t *ret_delivery,
+                            es_stream_t **ret, es_detail_t *detail)
+{
+    es_instruct_t *in = NULL;
+    es_delivery_t delivery = { 0 };
+    es_stream_t *s;
+    es_err_t err = es_hold_decode(hold, &in, &delivery, detail);
+
+    if (err != ES_OK) {
+        return err;
+    }
+    s = es_stream_make(in, &delivery);
+    if (s && s->keep_alive_ms > 0) {
+        s->keep_alive = es_frame_make((es_str_t) { in->keep_alive, in->keep_alive_len });
+        if (!s->keep_alive) {
+            es_stream_free(s);
+            s = NULL;
+        }
+    }
+    if (!s) {
+        es_delivery_clear(&delivery);
+        es_instruct_free(in);
+        return es_fail(detail, ES_ENOMEM, "the hub is out of memory");
+    }
+    *ret_in = in;
+    *ret_delivery = delivery;
+    *ret = s;
+    return ES_OK;
+}
+
 es_err_t es_intake_reserve(es_intake_t *intake, es_str_t hold, es_stream_t **ret,
                            es_detail_t *detail)
 {
@@ -161,38 +202,98 @@ es_err_t es_intake_reserve(es_intake_t *intake, es_str_t hold, es_stream_t **ret
     es_err_t err = check_room(intake, detail);
 
     if (err == ES_OK) {
-        err = es_hold_decode(hold, &in, &delivery, detail);
+        err = make_stream(hold, &in, &delivery, &s, detail);
     }
     if (err != ES_OK) {
         return err;
     }
-    err = ES_ENOMEM;
-    s = es_stream_make(in, &delivery);
-    if (!s) {
-        goto cleanup;
-    }
-    if (s->keep_alive_ms > 0) {
-        s->keep_alive = es_frame_make((es_str_t) { in->keep_alive, in->keep_alive_len });
-        if (!s->keep_alive) {
-            goto cleanup;
-        }
-    }
     err = place(intake, in, s);
     if (err == ES_OK) {
         *ret = s;
-        s = NULL;
     }
-cleanup:
-    if (err == ES_ENOMEM) {
+    else {
         (void)es_fail(detail, err, "the hub is out of memory");
-    }
-    if (s) {
         es_stream_free(s);
     }
     es_delivery_clear(&delivery);
     es_instruct_free(in);
     return err;
 }
+
+/* ---- from the hub before ---- */
+
+/* What its client still has to get of a message. `ending`: the terminating chunk. */
+static es_err_t resume_pending(es_stream_t *s, const es_resume_t *resume, es_str_t rest)
+{
+    if (resume->ending > 0) {
+        s->pending = es_frame_terminator();
+        s->pending_off = resume->ending - 1;
+    }
+    else if (rest.n > 0) {
+        s->pending = es_frame_verbatim(rest);
+        return s->pending ? ES_OK : ES_ENOMEM;
+    }
+    return ES_OK;
+}
+
+/* Places the stream on a loop that has no thread yet. On failure it is on no channel. */
+static es_err_t place_again(es_intake_t *intake, es_instruct_t *in, es_stream_t *s,
+                            const es_resume_t *resume, es_fill_t fill, void *ctx)
+{
+    const int loop = least_loaded(intake);
+    es_err_t err = join_channels(intake, in, s, loop);
+    uint16_t i;
+
+    for (i = 0; i < s->sub_count && err == ES_OK; i++) {
+        s->subs[i].continuous = resume->continuous[i];
+        if (s->subs[i].channel->head == 0) {
+            err = fill(ctx, s->loop, s->subs[i].channel);
+        }
+    }
+    if (err != ES_OK) {
+        leave_channels(intake, s, loop, true); /* a channel that was filled is known to the loop */
+        return err;
+    }
+    intake->loop_load[loop]++;
+    return ES_OK;
+}
+
+es_err_t es_intake_resume(es_intake_t *intake, es_str_t hold, int fd, es_str_t rest, es_fill_t fill,
+                          void *ctx, es_stream_t **ret, es_detail_t *detail)
+{
+    es_instruct_t *in = NULL;
+    es_delivery_t delivery = { 0 };
+    es_stream_t *s = NULL;
+    es_err_t err = make_stream(hold, &in, &delivery, &s, detail);
+
+    if (err != ES_OK) {
+        return err;
+    }
+    if (!delivery.resume || delivery.resume->ending > strlen("0\r\n\r\n")) {
+        err = es_fail(detail, ES_EINVAL, "'resume' is missing or wrong");
+    }
+    if (err == ES_OK) {
+        err = resume_pending(s, delivery.resume, rest);
+    }
+    if (err == ES_OK) {
+        s->bytes = delivery.resume->bytes;
+        err = place_again(intake, in, s, delivery.resume, fill, ctx);
+    }
+    if (err != ES_OK) {
+        es_stream_free(s);
+    }
+    else {
+        err = es_loop_adopt(s->loop, s, delivery.resume, fd);
+    }
+    if (err == ES_OK) {
+        *ret = s;
+    }
+    es_delivery_clear(&delivery);
+    es_instruct_free(in);
+    return err;
+}
+
+/* ---- back from the loops ---- */
 
 void es_intake_take_back(es_intake_t *intake)
 {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The hub's counters as one JSON object: what `SetHandler eventstream-status` shows. Counters only
- * grow since the hub started; streams, reserved and channels are what there is now. The intake's
- * thread; it reads the loops' counters without a lock, so figures of one answer may be some
- * deliveries apart.
+ * The hub's counters as one JSON object: what `SetHandler eventstream-status` shows. Counters grow
+ * since httpd started, from hub to hub, unless one dies; streams, reserved and channels are what
+ * there is now. The intake's thread; it reads the loops' counters without a lock, so figures of one
+ * answer may be some deliveries apart.
  */
 #include "hub_int.h"
 
@@ -28,7 +28,7 @@ static json_t *ended_json(es_intake_t *intake)
     int end, i;
 
     for (end = 0; o && end < ES_END_RELEASED; end++) {
-        json_int_t sum = 0;
+        json_int_t sum = (json_int_t)intake->carried.ended[end];
 
         for (i = 0; i < intake->loop_count; i++) {
             sum += load(&intake->loops[i].counters.ended[end]);
@@ -63,7 +63,11 @@ static json_int_t streams_given(const es_intake_t *intake)
 
 static json_t *stats_object(es_intake_t *intake)
 {
-    json_int_t live = 0, deliveries = 0, keep_alives = 0, bytes = 0, given;
+    const es_carried_t *before = &intake->carried;
+    json_int_t live = 0, given;
+    json_int_t deliveries = (json_int_t)before->deliveries;
+    json_int_t keep_alives = (json_int_t)before->keep_alives;
+    json_int_t bytes = (json_int_t)before->bytes;
     json_t *root = json_object();
     int i;
 
@@ -84,13 +88,37 @@ static json_t *stats_object(es_intake_t *intake)
     put(root, "streams", live);
     put(root, "reserved", given > live ? given - live : 0);
     put(root, "channels", (json_int_t)es_registry_count(intake->registry));
-    put(root, "published", (json_int_t)intake->published);
-    put(root, "refused", (json_int_t)intake->refused);
+    put(root, "published", (json_int_t)(before->published + intake->published));
+    put(root, "refused", (json_int_t)(before->refused + intake->refused));
     put(root, "deliveries", deliveries);
     put(root, "keep_alives", keep_alives);
     put(root, "bytes", bytes);
     json_object_set_new(root, "ended", ended_json(intake));
     return root;
+}
+
+static uint64_t counted(const json_t *o, const char *name)
+{
+    const json_int_t n = json_integer_value(json_object_get(o, name));
+
+    return n > 0 ? (uint64_t)n : 0;
+}
+
+void es_stats_carry(es_intake_t *intake, es_str_t json)
+{
+    json_t *root = json_loadb(json.p, json.n, 0, NULL);
+    const json_t *ended = json_object_get(root, "ended");
+    int end;
+
+    intake->carried.published = counted(root, "published");
+    intake->carried.refused = counted(root, "refused");
+    intake->carried.deliveries = counted(root, "deliveries");
+    intake->carried.keep_alives = counted(root, "keep_alives");
+    intake->carried.bytes = counted(root, "bytes");
+    for (end = 0; end < ES_END_RELEASED; end++) {
+        intake->carried.ended[end] = counted(ended, es_end_name((es_end_t)end));
+    }
+    json_decref(root);
 }
 
 /* ---- Prometheus ---- */

@@ -372,42 +372,61 @@ static void close_gently(int fd)
     close(fd);
 }
 
-void es_stream_loop_end(es_stream_t *stream, es_end_t end)
+/* Takes the stream off everything of the loop's, and puts it with the dead. */
+static void leave_loop(es_stream_t *s)
 {
-    es_loop_t *loop = stream->loop;
+    es_loop_t *loop = s->loop;
     uint16_t i;
 
+    if (s->state == ES_STREAM_LIVE) {
+        es_count(&loop->counters.streams, -1);
+    }
+    s->state = ES_STREAM_ENDED;
+    es_wheel_disarm(&loop->wheel, &s->timer);
+    for (i = 0; i < s->sub_count; i++) {
+        es_channel_leave(&s->subs[i]);
+    }
+    if (s->fd >= 0) {
+        /* The close alone does not do it while another process still has a copy of the socket:
+         * epoll would go on to tell us of it, with a pointer to a stream that is freed by then. */
+        (void)epoll_ctl(loop->epoll, EPOLL_CTL_DEL, s->fd, NULL);
+    }
+    if (s->prev) {
+        s->prev->next = s->next;
+    }
+    else {
+        loop->streams = s->next;
+    }
+    if (s->next) {
+        s->next->prev = s->prev;
+    }
+    s->prev = NULL;
+    s->next = loop->dead;
+    loop->dead = s;
+}
+
+void es_stream_loop_end(es_stream_t *stream, es_end_t end)
+{
     if (stream->state == ES_STREAM_ENDED) {
         return;
     }
-    es_count(&loop->counters.ended[end], 1); /* before it is missing in `streams` */
+    es_count(&stream->loop->counters.ended[end], 1); /* before it is missing in `streams` */
     if (stream->state == ES_STREAM_LIVE) {
-        es_count(&loop->counters.streams, -1);
         log_end(stream, end);
     }
-    stream->state = ES_STREAM_ENDED;
     stream->end = (uint8_t)end;
-    es_wheel_disarm(&loop->wheel, &stream->timer);
-    for (i = 0; i < stream->sub_count; i++) {
-        es_channel_leave(&stream->subs[i]);
-    }
+    leave_loop(stream);
     if (stream->fd >= 0) {
-        /* The close alone does not do it while the child still has its copy of the socket: epoll
-         * would go on to tell us of it, with a pointer to a stream that is freed by then. */
-        (void)epoll_ctl(loop->epoll, EPOLL_CTL_DEL, stream->fd, NULL);
         close_gently(stream->fd);
         stream->fd = -1;
     }
-    if (stream->prev) {
-        stream->prev->next = stream->next;
+}
+
+void es_stream_loop_forget(es_stream_t *stream)
+{
+    leave_loop(stream);
+    if (stream->fd >= 0) {
+        close(stream->fd);
+        stream->fd = -1;
     }
-    else {
-        loop->streams = stream->next;
-    }
-    if (stream->next) {
-        stream->next->prev = stream->prev;
-    }
-    stream->prev = NULL;
-    stream->next = loop->dead;
-    loop->dead = stream;
 }

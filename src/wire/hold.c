@@ -25,12 +25,45 @@ static json_t *delivery_to_json(const es_delivery_t *d)
     return o;
 }
 
+static json_t *resume_to_json(const es_resume_t *r, size_t channels)
+{
+    json_t *behind = json_array(), *continuous = json_array();
+    bool complete = behind && continuous;
+    size_t i;
+
+    for (i = 0; i < channels && complete; i++) {
+        complete = json_array_append_new(behind, json_integer((json_int_t)r->behind[i])) == 0 &&
+                   json_array_append_new(continuous, json_boolean(r->continuous[i])) == 0;
+    }
+    if (!complete) {
+        json_decref(behind);
+        json_decref(continuous);
+        return NULL;
+    }
+    return json_pack("{s:o, s:o, s:I, s:I, s:I}", "behind", behind, "continuous", continuous,
+                     "bytes", (json_int_t)r->bytes, "idle", (json_int_t)r->idle, "ending",
+                     (json_int_t)r->ending);
+}
+
+/* Puts what stands beside the instruct into the message. */
+static es_err_t put_facts(json_t *root, const es_instruct_t *in, const es_delivery_t *d)
+{
+    if (json_object_set_new(root, "delivery", delivery_to_json(d)) != 0) {
+        return ES_ENOMEM;
+    }
+    if (d->resume &&
+        json_object_set_new(root, "resume", resume_to_json(d->resume, in->channel_count)) != 0) {
+        return ES_ENOMEM;
+    }
+    return ES_OK;
+}
+
 es_err_t es_hold_encode(const es_instruct_t *in, const es_delivery_t *delivery, char **ret,
                         size_t *ret_len)
 {
     char *text = NULL;
     size_t len = 0;
-    json_t *root = NULL, *facts = NULL;
+    json_t *root = NULL;
     es_err_t err = es_instruct_to_json(in, &text, &len);
 
     if (err != ES_OK) {
@@ -38,8 +71,7 @@ es_err_t es_hold_encode(const es_instruct_t *in, const es_delivery_t *delivery, 
     }
     err = ES_ENOMEM;
     root = json_loadb(text, len, JSON_ALLOW_NUL, NULL);
-    facts = delivery_to_json(delivery);
-    if (!root || !facts || json_object_set(root, "delivery", facts) != 0) {
+    if (!root || put_facts(root, in, delivery) != ES_OK) {
         goto cleanup;
     }
     free(text);
@@ -52,7 +84,6 @@ es_err_t es_hold_encode(const es_instruct_t *in, const es_delivery_t *delivery, 
     }
 cleanup:
     free(text);
-    json_decref(facts);
     json_decref(root);
     return err;
 }
@@ -85,6 +116,46 @@ static es_err_t delivery_from_json(const json_t *o, es_delivery_t *d, es_detail_
     return err == ES_OK ? take_string(o, "uri", &d->uri, detail) : err;
 }
 
+/* A count that one hub tells the next. */
+static bool take_count(const json_t *v, uint64_t *ret)
+{
+    if (!json_is_integer(v) || json_integer_value(v) < 0) {
+        return false;
+    }
+    *ret = (uint64_t)json_integer_value(v);
+    return true;
+}
+
+static es_err_t resume_from_json(const json_t *o, es_resume_t **ret, es_detail_t *detail)
+{
+    const json_t *behind = json_object_get(o, "behind");
+    const json_t *continuous = json_object_get(o, "continuous");
+    const size_t n = json_array_size(behind);
+    es_resume_t *r;
+    size_t i;
+    bool good = n == json_array_size(continuous) && n <= ES_MAX_CHANNELS;
+
+    if (!o) {
+        return ES_OK;
+    }
+    r = calloc(1, sizeof *r);
+    if (!r) {
+        return ES_ENOMEM;
+    }
+    for (i = 0; i < n && good; i++) {
+        good = take_count(json_array_get(behind, i), &r->behind[i]);
+        r->continuous[i] = json_is_true(json_array_get(continuous, i));
+    }
+    if (!good || !take_count(json_object_get(o, "bytes"), &r->bytes) ||
+        !take_count(json_object_get(o, "idle"), &r->idle) ||
+        !take_count(json_object_get(o, "ending"), &r->ending)) {
+        free(r);
+        return es_fail(detail, ES_EINVAL, "'resume' is not what a hub writes");
+    }
+    *ret = r;
+    return ES_OK;
+}
+
 es_err_t es_hold_decode(es_str_t json, es_instruct_t **ret, es_delivery_t *ret_delivery,
                         es_detail_t *detail)
 {
@@ -97,6 +168,9 @@ es_err_t es_hold_decode(es_str_t json, es_instruct_t **ret, es_delivery_t *ret_d
         return es_fail(detail, ES_EINVAL, "the hold message is not JSON");
     }
     err = delivery_from_json(json_object_get(root, "delivery"), &d, detail);
+    if (err == ES_OK) {
+        err = resume_from_json(json_object_get(root, "resume"), &d.resume, detail);
+    }
     if (err == ES_OK) {
         err = es_instruct_from_json(NULL, json.p, json.n, &in, NULL, detail);
     }
@@ -114,5 +188,6 @@ void es_delivery_clear(es_delivery_t *delivery)
 {
     free(delivery->peer);
     free(delivery->uri);
+    free(delivery->resume);
     memset(delivery, 0, sizeof *delivery);
 }

@@ -120,30 +120,39 @@ static es_err_t wait_for(int fd, short events, int timeout_ms)
     return n == 0 ? ES_EAGAIN : ES_OK;
 }
 
-es_err_t es_wire_connect(int door, int *ret)
+es_err_t es_wire_knock(int door, es_wire_type_t type, uint32_t number, int fd)
 {
-    int pair[2];
-    es_wire_head_t head;
+    es_wire_head_t head = head_make(type, number, ES_OK, 0, fd);
     struct iovec iov = { .iov_base = &head, .iov_len = sizeof head };
     struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
     fd_control_t control;
     ssize_t n;
+
+    if (fd >= 0) {
+        control_put_fd(&msg, &control, fd);
+    }
+    do {
+        n = sendmsg(door, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? ES_EIO : ES_OK;
+}
+
+es_err_t es_wire_connect(int door, int *ret)
+{
+    int pair[2];
+    es_err_t err;
     int saved;
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
         return ES_EIO;
     }
-    head = head_make(ES_WIRE_HELLO, 0, ES_OK, 0, pair[1]);
-    control_put_fd(&msg, &control, pair[1]);
-    do {
-        n = sendmsg(door, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
-    } while (n < 0 && errno == EINTR);
+    err = es_wire_knock(door, ES_WIRE_HELLO, 0, pair[1]);
     saved = errno;
     close(pair[1]);
-    if (n < 0) {
+    if (err != ES_OK) {
         close(pair[0]);
         errno = saved;
-        return ES_EIO;
+        return err;
     }
     *ret = pair[0];
     return ES_OK;
@@ -407,13 +416,45 @@ es_err_t es_wire_reply(int link, uint32_t number, es_err_t code, es_str_t text)
     return (size_t)n == sizeof head + text.n ? ES_OK : ES_EAGAIN;
 }
 
-es_err_t es_wire_hello(int door, int *ret, es_detail_t *detail)
+/* What a packet of `n` bytes with `fds` descriptors means. A HAND_OVER of another version comes
+ * from a newer or older build: all that is understood of it is that a next hub is there. */
+static es_err_t knock_check(const es_wire_head_t *head, size_t n, int fds, es_wire_knock_t *ret,
+                            es_detail_t *detail)
+{
+    const bool whole = n == sizeof *head && head->magic == MAGIC;
+    es_err_t err;
+
+    if (n != sizeof *head) {
+        return es_fail(detail, ES_EINVAL, "a packet of %s%zu bytes, %zu expected",
+                       n > sizeof *head ? "more than " : "", n > sizeof *head ? sizeof *head : n,
+                       sizeof *head);
+    }
+    ret->type = (es_wire_type_t)head->type;
+    ret->number = head->number;
+    if (whole && head->version != ES_WIRE_VERSION && head->type == ES_WIRE_HAND_OVER) {
+        return ES_ENOENT;
+    }
+    err = head_check(head, detail);
+    if (err != ES_OK) {
+        return ES_EINVAL;
+    }
+    if ((fds == 1 && (head->type == ES_WIRE_HELLO || head->type == ES_WIRE_HAND_OVER)) ||
+        (fds == 0 && head->type == ES_WIRE_EXPECT)) {
+        return ES_OK;
+    }
+    return es_fail(detail, ES_EINVAL, "a packet of type %u with %d descriptors",
+                   (unsigned)head->type, fds);
+}
+
+es_err_t es_wire_open(int door, es_wire_knock_t *ret, es_detail_t *detail)
 {
     es_wire_head_t head;
-    struct iovec iov = { .iov_base = &head, .iov_len = sizeof head };
+    char over; /* a byte more than a packet has */
+    struct iovec iov[2] = { { .iov_base = &head, .iov_len = sizeof head },
+                            { .iov_base = &over, .iov_len = 1 } };
     fd_control_t control;
-    struct msghdr msg = { .msg_iov = &iov,
-                          .msg_iovlen = 1,
+    struct msghdr msg = { .msg_iov = iov,
+                          .msg_iovlen = 2,
                           .msg_control = control.bytes,
                           .msg_controllen = sizeof control.bytes };
     int fd = -1, seen;
@@ -431,25 +472,15 @@ es_err_t es_wire_hello(int door, int *ret, es_detail_t *detail)
     }
     seen = control_take_fds(&msg, &fd, 1);
     if (seen == 0 && (msg.msg_flags & MSG_CTRUNC)) { /* the kernel could not open it here */
-        err = es_fail(detail, ES_EFULL, "the limit of open files is reached");
+        return es_fail(detail, ES_EFULL, "the limit of open files is reached");
     }
-    else if ((size_t)n != sizeof head || (msg.msg_flags & MSG_TRUNC)) {
-        err = es_fail(detail, ES_EINVAL, "a packet of %s%zd bytes, %zu expected",
-                      msg.msg_flags & MSG_TRUNC ? "more than " : "", n, sizeof head);
+    ret->fd = -1;
+    err = knock_check(&head, (size_t)n, seen, ret, detail);
+    if (err == ES_OK) {
+        ret->fd = fd;
     }
-    else {
-        err = head_check(&head, detail);
+    else if (seen > 0) {
+        close(fd);
     }
-    if (err == ES_OK && (head.type != ES_WIRE_HELLO || seen != 1)) {
-        err = es_fail(detail, ES_EINVAL, "a packet of type %u with %d descriptors",
-                      (unsigned)head.type, seen);
-    }
-    if (err != ES_OK) {
-        if (seen > 0) {
-            close(fd);
-        }
-        return err == ES_ETOOBIG ? ES_EINVAL : err;
-    }
-    *ret = fd;
-    return ES_OK;
+    return err == ES_ENOENT ? ES_OK : err;
 }

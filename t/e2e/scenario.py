@@ -10,8 +10,10 @@ from publish import body, item
 
 
 class Counter:
-    """A publisher that posts numbers to a channel, one connection each, and remembers which were
-    answered with 200, and when. `broken` may say that a connection may end without an answer."""
+    """A publisher that posts numbers to a channel and remembers which were answered with 200, and
+    when. One connection each; with `broken`, which says that a connection may end without an
+    answer, one for as long as it lasts: an ungraceful restart of the event MPM takes sockets away
+    from workers, and now and then crashes when one of them is just closing its own."""
 
     def __init__(self, httpd, channel, *, broken=False):
         self.port = httpd.port("publish")
@@ -34,15 +36,25 @@ class Counter:
         self._stop.set()
         self._thread.join(60)
 
+    def _post(self, kept, n):
+        client = kept or sse.Client(self.port)
+        answer = None
+        try:
+            answer = client.post("/publish/", body([item(self.channel, f"{n};")]))
+        finally:
+            if not self.broken or answer is None:
+                client.close()
+        return answer, client if self.broken and not client.eof else None
+
     def _run(self):
-        n = 0
+        n, kept = 0, None
         while not self._stop.is_set():
             n += 1
             began = time.monotonic()
             try:
-                with sse.Client(self.port) as c:
-                    answer = c.post("/publish/", body([item(self.channel, f"{n};")]))
+                answer, kept = self._post(kept, n)
             except (OSError, sse.FramingError) as e:
+                kept = None
                 self.refused += 1
                 if not self.broken:
                     self.wrong.append(repr(e))

@@ -138,19 +138,20 @@ static void as_an_answer(const uint8_t *p, size_t size)
     close(pair[0]);
 }
 
-static void as_a_hello(const uint8_t *p, size_t size, int fd)
+static void as_a_knock(const uint8_t *p, size_t size, int fd)
 {
     es_detail_t detail = { "" };
     es_err_t err;
-    int pair[2], link = -1;
+    es_wire_knock_t knock = { .fd = -1 };
+    int pair[2];
 
     ES_FUZZ_CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
     send_piece(pair[0], p, size < PIECE_MAX ? size : PIECE_MAX, fd);
-    err = es_wire_hello(pair[1], &link, &detail);
-    ES_FUZZ_CHECK((err == ES_OK) == (link >= 0));
+    err = es_wire_open(pair[1], &knock, &detail);
+    ES_FUZZ_CHECK(err == ES_OK || knock.fd == -1);
     ES_FUZZ_CHECK(err == ES_OK || (err == ES_EINVAL && detail.text[0] != '\0'));
-    if (link >= 0) {
-        close(link);
+    if (knock.fd >= 0) {
+        close(knock.fd);
     }
     close(pair[0]);
     close(pair[1]);
@@ -176,7 +177,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         es_fuzz_accept();
     }
     as_an_answer(data + 2, size - 2);
-    as_a_hello(data + 2, size - 2, data[1] & 1 ? fd : -1);
+    as_a_knock(data + 2, size - 2, data[1] & 1 ? fd : -1);
     /* The lowest free number is the one after ours, unless something was left open. */
     probe = dup(fd);
     ES_FUZZ_CHECK(probe >= 0 && probe == fd + 1);

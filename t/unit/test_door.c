@@ -118,14 +118,17 @@ static void a_hello_brings_a_link(void **state)
     es_err_t code = ES_EIO;
     char *text = NULL;
     size_t len;
-    int child = -1, hub = -1;
+    es_wire_knock_t knock;
+    int child = -1, hub;
 
     (void)state;
-    assert_int_equal(es_wire_hello(door.hub, &hub, &detail), ES_EAGAIN);
+    assert_int_equal(es_wire_open(door.hub, &knock, &detail), ES_EAGAIN);
     assert_int_equal(es_wire_connect(door.child, &child), ES_OK);
-    assert_err(es_wire_hello(door.hub, &hub, &detail), ES_OK, &detail);
+    assert_err(es_wire_open(door.hub, &knock, &detail), ES_OK, &detail);
+    assert_int_equal(knock.type, ES_WIRE_HELLO);
+    hub = knock.fd;
     assert_int_equal(fcntl(hub, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
-    assert_int_equal(es_wire_hello(door.hub, &hub, &detail), ES_EAGAIN);
+    assert_int_equal(es_wire_open(door.hub, &knock, &detail), ES_EAGAIN);
     assert_int_equal(es_wire_reply(hub, 3, ES_OK, S("welcome")), ES_OK);
     assert_int_equal(es_wire_answer(child, 3, FX_PATIENCE, &code, &text, &len), ES_OK);
     assert_string_equal(text, "welcome");
@@ -135,7 +138,7 @@ static void a_hello_brings_a_link(void **state)
     assert_end(hub);
     close(hub);
     close(door.child);
-    assert_int_equal(es_wire_hello(door.hub, &hub, &detail), ES_EIO);
+    assert_int_equal(es_wire_open(door.hub, &knock, &detail), ES_EIO);
     close(door.hub);
     assert_int_equal(fx_fd_count(), before);
 }
@@ -184,7 +187,8 @@ static void drops_packets_that_are_no_hello(void **state)
     const ends_t door = make_door();
     es_wire_head_t h[2] = { head_of(ES_WIRE_HELLO, 1, 0), head_of(ES_WIRE_HELLO, 1, 0) };
     es_detail_t detail = { "" };
-    int fd = -1, fds[2];
+    es_wire_knock_t knock = { .fd = -1 };
+    int fds[2];
 
     (void)state;
     assert_int_equal(pipe(fds), 0);
@@ -201,20 +205,20 @@ static void drops_packets_that_are_no_hello(void **state)
     send_raw(door.child, h, sizeof h[0], fds, 1);
     close(fds[0]);
     close(fds[1]);
-    assert_int_equal(es_wire_hello(door.hub, &fd, &detail), ES_EINVAL);
+    assert_int_equal(es_wire_open(door.hub, &knock, &detail), ES_EINVAL);
     assert_string_equal(detail.text, "a packet of 1 bytes, 20 expected");
-    assert_int_equal(es_wire_hello(door.hub, &fd, &detail), ES_EINVAL);
+    assert_int_equal(es_wire_open(door.hub, &knock, &detail), ES_EINVAL);
     assert_string_equal(detail.text, "a packet of more than 20 bytes, 20 expected");
-    assert_int_equal(es_wire_hello(door.hub, &fd, &detail), ES_EINVAL);
+    assert_int_equal(es_wire_open(door.hub, &knock, &detail), ES_EINVAL);
     assert_string_equal(detail.text, "a packet of type 1 with 0 descriptors");
-    assert_int_equal(es_wire_hello(door.hub, &fd, &detail), ES_EINVAL);
+    assert_int_equal(es_wire_open(door.hub, &knock, &detail), ES_EINVAL);
     assert_string_equal(detail.text, "a packet of type 1 with 2 descriptors");
-    assert_int_equal(es_wire_hello(door.hub, &fd, &detail), ES_EINVAL);
+    assert_int_equal(es_wire_open(door.hub, &knock, &detail), ES_EINVAL);
     assert_string_equal(detail.text, "a packet of type 5 with 1 descriptors");
-    assert_int_equal(es_wire_hello(door.hub, &fd, &detail), ES_EINVAL);
-    assert_int_equal(es_wire_hello(door.hub, &fd, &detail), ES_EINVAL);
-    assert_int_equal(es_wire_hello(door.hub, &fd, &detail), ES_EAGAIN);
-    assert_int_equal(fd, -1);
+    assert_int_equal(es_wire_open(door.hub, &knock, &detail), ES_EINVAL);
+    assert_int_equal(es_wire_open(door.hub, &knock, &detail), ES_EINVAL);
+    assert_int_equal(es_wire_open(door.hub, &knock, &detail), ES_EAGAIN);
+    assert_int_equal(knock.fd, -1);
     close_ends(door);
     assert_int_equal(fx_fd_count(), before);
 }
