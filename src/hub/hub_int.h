@@ -361,9 +361,9 @@ typedef struct es_pull {
     void *socket;    /* ZeroMQ PULL; NULL: not bound yet */
     bool complained; /* a failed bind is logged once */
     es_source_t monitor_source;
-    void *monitor;  /* ZeroMQ PAIR: tells who comes and goes; NULL: nobody does */
-    int peers;      /* publishers that are connected */
-    bool listening; /* new ones are accepted */
+    void *monitor; /* ZeroMQ PAIR: tells who comes and goes; NULL: nobody does */
+    int peers;     /* publishers that are connected */
+    int listen_fd; /* ZeroMQ's; -1: no new ones are accepted */
 } es_pull_t;
 
 typedef struct es_tame { /* lets the first lines of a kind through, then counts */
@@ -457,10 +457,17 @@ void es_pull_receive(es_intake_t *intake);
 struct zmq_msg_t;
 bool es_pull_next(es_intake_t *intake, es_pull_t *pull, struct zmq_msg_t *msg);
 void es_pull_packet(es_intake_t *intake, const char *from, es_str_t packet); /* publishes it */
-void es_pull_unbind(es_intake_t *intake); /* no new publisher; takes what has come */
-void es_pull_rebind(es_intake_t *intake); /* after es_pull_unbind: listen again */
-void es_pull_watch_peers(es_intake_t *intake, es_pull_t *pull); /* what the monitor has to tell */
+void es_pull_unbind(es_intake_t *intake);  /* no new publisher; takes what has come */
+void es_pull_rebind(es_intake_t *intake);  /* after es_pull_unbind: listen again */
+void es_pull_watch_peers(es_pull_t *pull); /* what the monitor has to tell */
 int es_pull_peers(const es_intake_t *intake);
+
+/* listener.c */
+int es_listener_ipc(const char *path); /* -1: errno tells */
+void es_listener_ipc_remove(const char *path);
+/* Frees the endpoint of a listening socket that is in an epoll set of this process, whose number
+ * stays taken. False: nothing was done. */
+bool es_listener_silence(int fd);
 
 /* tame.c: may this line of its kind be logged? */
 bool es_tame_admits(es_intake_t *intake, es_tame_t *tame);

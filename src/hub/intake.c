@@ -122,7 +122,7 @@ static void on_source(es_intake_t *intake, es_source_t *source)
         break;
     case ES_SOURCE_MONITOR:
         es_pull_watch_peers(
-            intake, (es_pull_t *)(void *)((char *)source - offsetof(es_pull_t, monitor_source)));
+            (es_pull_t *)(void *)((char *)source - offsetof(es_pull_t, monitor_source)));
         break;
     case ES_SOURCE_LINK:
         es_link_readable(intake, (es_link_t *)(void *)source);

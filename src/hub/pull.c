@@ -17,14 +17,13 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include <zmq.h>
 
 enum {
     ROUND = 256,         /* messages from one socket in one round */
     RECEIVE_HWM = 10000, /* messages that ZeroMQ keeps for us; then publishers wait */
-    RETRY_MS = 1000,
-    UNBIND_TRIES = 100, /* for the listening socket to be closed */
-    UNBIND_STEP_MS = 10
+    RETRY_MS = 1000
 };
 
 static void set_int(void *socket, int option, int value)
@@ -33,11 +32,15 @@ static void set_int(void *socket, int option, int value)
     (void)zmq_setsockopt(socket, option, &value, sizeof value);
 }
 
-/* Has ZeroMQ tell who comes and goes. Without it everything works, but a tail cannot know when it
- * is no longer needed, so the socket is given up then. */
+static const char *ipc_path(const es_pull_t *pull)
+{
+    return strncmp(pull->endpoint, "ipc://", 6) == 0 ? pull->endpoint + 6 : NULL;
+}
+
+/* Has ZeroMQ tell who comes and goes, and which descriptor it listens on. */
 static bool watch_monitor(es_intake_t *intake, es_pull_t *pull)
 {
-    const int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED;
+    const int events = ZMQ_EVENT_LISTENING | ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED;
     size_t len = sizeof pull->monitor_source.fd;
     char name[64];
 
@@ -56,8 +59,12 @@ static bool watch_monitor(es_intake_t *intake, es_pull_t *pull)
            es_intake_watch(intake, &pull->monitor_source) == ES_OK;
 }
 
+/* Closes everything; errno stays. */
 static void close_pull(es_pull_t *pull)
 {
+    const char *path = ipc_path(pull);
+    const int saved = errno;
+
     if (pull->monitor) {
         (void)zmq_socket_monitor(pull->socket, NULL, 0);
         (void)zmq_close(pull->monitor);
@@ -67,8 +74,38 @@ static void close_pull(es_pull_t *pull)
         (void)zmq_close(pull->socket);
         pull->socket = NULL;
     }
-    pull->listening = false;
+    if (pull->listen_fd >= 0 && path) { /* not given up: the file is still ours */
+        es_listener_ipc_remove(path);
+    }
+    pull->listen_fd = -1;
     pull->peers = 0;
+    errno = saved;
+}
+
+/* Binds; for ipc:// to a listening socket of our own, which ZeroMQ closes when it has it. */
+static bool bind_socket(es_pull_t *pull)
+{
+    const char *path = ipc_path(pull);
+    int fd = -1, saved;
+
+    if (path) {
+        fd = es_listener_ipc(path);
+        if (fd < 0) {
+            return false;
+        }
+        set_int(pull->socket, ZMQ_USE_FD, fd);
+    }
+    if (zmq_bind(pull->socket, pull->endpoint) == 0) {
+        es_pull_watch_peers(pull); /* tells the descriptor */
+        return true;
+    }
+    saved = zmq_errno();
+    if (fd >= 0) {
+        close(fd);
+        es_listener_ipc_remove(path);
+    }
+    errno = saved;
+    return false;
 }
 
 /* Makes the socket and binds it. On failure errno tells, and nothing is left. */
@@ -76,7 +113,6 @@ static bool bind_pull(es_intake_t *intake, es_pull_t *pull)
 {
     const int64_t max = ES_MAX_PACKET;
     size_t len = sizeof pull->source.fd;
-    int saved;
 
     pull->socket = zmq_socket(intake->zmq, ZMQ_PULL);
     if (!pull->socket) {
@@ -86,27 +122,18 @@ static bool bind_pull(es_intake_t *intake, es_pull_t *pull)
     set_int(pull->socket, ZMQ_LINGER, 0);
     set_int(pull->socket, ZMQ_IPV6, 1);
     (void)zmq_setsockopt(pull->socket, ZMQ_MAXMSGSIZE, &max, sizeof max);
-    pull->listening = watch_monitor(intake, pull) && zmq_bind(pull->socket, pull->endpoint) == 0;
-    if (pull->listening && zmq_getsockopt(pull->socket, ZMQ_FD, &pull->source.fd, &len) == 0 &&
+    if (watch_monitor(intake, pull) && bind_socket(pull) &&
+        zmq_getsockopt(pull->socket, ZMQ_FD, &pull->source.fd, &len) == 0 &&
         es_intake_watch(intake, &pull->source) == ES_OK) {
         return true;
     }
-    saved = zmq_errno();
     close_pull(pull);
-    errno = saved;
     return false;
-}
-
-/* A socket that was unbound still has its publishers. */
-static bool bind_again(es_pull_t *pull)
-{
-    pull->listening = zmq_bind(pull->socket, pull->endpoint) == 0;
-    return pull->listening;
 }
 
 static void try_bind(es_intake_t *intake, es_pull_t *pull, uint64_t now_ms)
 {
-    if (pull->socket ? bind_again(pull) : bind_pull(intake, pull)) {
+    if (bind_pull(intake, pull)) {
         es_log(&intake->config->log, ES_LOG_INFO, "ES0320", "EventStreamPull %s: listening",
                pull->endpoint);
         pull->complained = false;
@@ -137,6 +164,7 @@ es_err_t es_pull_start(es_intake_t *intake)
     }
     for (i = 0; i < intake->config->pull_count; i++) {
         intake->pull[i].source.kind = ES_SOURCE_PULL;
+        intake->pull[i].listen_fd = -1;
         intake->pull[i].endpoint = intake->config->pull[i];
         try_bind(intake, &intake->pull[i], now_ms);
     }
@@ -166,7 +194,7 @@ void es_pull_retry(es_intake_t *intake, uint64_t now_ms)
     }
     intake->pull_retry_ms = 0;
     for (i = 0; i < intake->config->pull_count; i++) {
-        if (!intake->pull[i].listening) {
+        if (!intake->pull[i].socket) {
             try_bind(intake, &intake->pull[i], now_ms);
         }
     }
@@ -251,9 +279,9 @@ void es_pull_receive(es_intake_t *intake)
 
 /* ---- publishers that come and go ---- */
 
-/* One event of the monitor; 0: there is none. Its first part begins with the event's number, the
- * second names the endpoint. */
-static uint16_t next_event(void *monitor)
+/* One event of the monitor and its value; 0: there is none. The first part of the message is the
+ * event's number (16 bits) and value (32 bits), the second names the endpoint. */
+static uint16_t next_event(void *monitor, int32_t *ret_value)
 {
     zmq_msg_t msg;
     uint16_t event = 0;
@@ -265,8 +293,11 @@ static uint16_t next_event(void *monitor)
             zmq_msg_close(&msg);
             return 0;
         }
-        if (part == 0 && zmq_msg_size(&msg) >= sizeof event) {
-            memcpy(&event, zmq_msg_data(&msg), sizeof event);
+        if (part == 0 && zmq_msg_size(&msg) == sizeof event + sizeof *ret_value) {
+            const char *p = zmq_msg_data(&msg);
+
+            memcpy(&event, p, sizeof event);
+            memcpy(ret_value, p + sizeof event, sizeof *ret_value);
         }
         more = zmq_msg_more(&msg);
         zmq_msg_close(&msg);
@@ -274,21 +305,23 @@ static uint16_t next_event(void *monitor)
     return event;
 }
 
-void es_pull_watch_peers(es_intake_t *intake, es_pull_t *pull)
+void es_pull_watch_peers(es_pull_t *pull)
 {
-    uint16_t event = pull->monitor ? next_event(pull->monitor) : 0;
+    int32_t value = -1;
+    uint16_t event = pull->monitor ? next_event(pull->monitor, &value) : 0;
 
-    (void)intake;
-    for (; event != 0; event = next_event(pull->monitor)) {
+    for (; event != 0; event = next_event(pull->monitor, &value)) {
         switch (event) {
+        case ZMQ_EVENT_LISTENING:
+            pull->listen_fd = value;
+            break;
         case ZMQ_EVENT_ACCEPTED:
             pull->peers++;
             break;
         case ZMQ_EVENT_DISCONNECTED:
             pull->peers--;
             break;
-        default: /* ZMQ_EVENT_CLOSED: the listening socket */
-            pull->listening = false;
+        default:
             break;
         }
     }
@@ -304,38 +337,42 @@ int es_pull_peers(const es_intake_t *intake)
     return sum;
 }
 
-/* ZeroMQ's own thread closes the listening socket; until it has, the next hub cannot bind. */
-static void await_unbound(es_intake_t *intake, es_pull_t *pull)
+/* Without a way to keep the connections, they are cut: their publishers reconnect. */
+static void give_up(es_intake_t *intake, es_pull_t *pull)
 {
-    zmq_pollitem_t item = { .socket = pull->monitor, .events = ZMQ_POLLIN };
-    int tries;
-
-    for (tries = 0; tries < UNBIND_TRIES && pull->listening; tries++) {
-        (void)zmq_poll(&item, 1, UNBIND_STEP_MS);
-        es_pull_watch_peers(intake, pull);
+    if (pull->listen_fd >= 0 && es_listener_silence(pull->listen_fd)) {
+        pull->listen_fd = -1;
+        return;
     }
+    es_log(&intake->config->log, ES_LOG_WARN, "ES0322",
+           "EventStreamPull %s: its connections cannot be kept over the restart; what is under way "
+           "on them may be lost",
+           pull->endpoint);
+    close_pull(pull);
+}
+
+static void receive_all(es_intake_t *intake)
+{
+    do {
+        es_pull_receive(intake);
+    } while (intake->pull_more);
 }
 
 void es_pull_unbind(es_intake_t *intake)
 {
     int i;
 
+    receive_all(intake);
     for (i = 0; i < intake->config->pull_count; i++) {
         es_pull_t *pull = &intake->pull[i];
-        char endpoint[512];
-        size_t len = sizeof endpoint;
 
-        /* By the name that ZeroMQ gave it: an address where "*" was configured. */
-        if (pull->listening &&
-            zmq_getsockopt(pull->socket, ZMQ_LAST_ENDPOINT, endpoint, &len) == 0 &&
-            zmq_unbind(pull->socket, endpoint) == 0) {
-            await_unbound(intake, pull);
+        es_pull_watch_peers(pull);
+        if (pull->socket) {
+            give_up(intake, pull);
         }
     }
     intake->pull_retry_ms = 0;
-    do {
-        es_pull_receive(intake);
-    } while (intake->pull_more);
+    receive_all(intake);
 }
 
 void es_pull_rebind(es_intake_t *intake)
@@ -343,6 +380,7 @@ void es_pull_rebind(es_intake_t *intake)
     int i;
 
     for (i = 0; i < intake->config->pull_count; i++) {
+        close_pull(&intake->pull[i]);
         try_bind(intake, &intake->pull[i], es_now(intake->config));
     }
 }

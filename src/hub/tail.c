@@ -68,7 +68,7 @@ static void watch_peers(es_intake_t *intake)
     int i;
 
     for (i = 0; i < intake->config->pull_count; i++) {
-        es_pull_watch_peers(intake, &intake->pull[i]);
+        es_pull_watch_peers(&intake->pull[i]);
     }
 }
 
