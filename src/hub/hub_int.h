@@ -27,6 +27,8 @@ typedef struct es_loop es_loop_t;
 typedef struct es_stream es_stream_t;
 typedef struct es_channel es_channel_t;
 typedef struct es_entry es_entry_t;
+typedef struct es_client es_client_t;
+typedef struct es_limits es_limits_t;
 
 /* ---- frame.c ----------------------------------------------------------------------------------
  */
@@ -138,6 +140,8 @@ void es_wheel_disarm(es_wheel_t *wheel, es_timer_t *timer);
 /* Fires what is due. `fire` may arm and disarm any timer. */
 void es_wheel_run(es_wheel_t *wheel, uint64_t now_ms, void (*fire)(void *ctx, es_timer_t *timer),
                   void *ctx);
+/* Arms it unless it fires before that anyway. */
+void es_wheel_arm_by(es_wheel_t *wheel, es_timer_t *timer, uint64_t due_ms);
 int es_wheel_timeout(const es_wheel_t *wheel,
                      uint64_t now_ms); /* for epoll_wait; -1: nothing armed */
 
@@ -154,6 +158,7 @@ typedef enum es_end {
     ES_END_CLIENT = 0, /* the client went away */
     ES_END_ACTION,     /* a publisher said close */
     ES_END_LAG,        /* too slow: it would have missed messages */
+    ES_END_TIMEOUT,    /* its socket took nothing for too long, or the network gave it up */
     ES_END_ERROR,      /* a system call failed */
     ES_END_SHUTDOWN,   /* the hub stops */
     ES_END_RELEASED,   /* given up before it was held */
@@ -170,19 +175,26 @@ struct es_stream {
     bool chunked;
     bool blocked;            /* the socket is full: wait for EPOLLOUT */
     bool refused;            /* out of memory at its reservation: ends when it is held */
+    bool carried;            /* fd is a socketpair: a child carries the bytes on to the client */
     bool tracked;            /* frames are looked at for this stream alone, one at a time */
     uint8_t keep_alive_mode; /* es_keep_alive_mode_t */
     uint16_t sub_count;
-    uint64_t keep_alive_ms; /* 0: none */
-    es_frame_t *keep_alive; /* shared with the streams that have the same; one reference */
-    es_frame_t *pending;    /* partly written; one reference */
-    size_t pending_off;     /* bytes of it that are gone */
-    es_timer_t timer;
-    uint64_t last_ms; /* last delivery, for idle keep-alives */
-    uint64_t bytes;   /* written since the hold */
-    es_pairs_t meta;  /* Grip-Set-Meta */
-    char *peer;       /* for logs; may be NULL */
-    char *uri;        /* for logs; may be NULL */
+    uint64_t keep_alive_ms;  /* 0: none */
+    uint64_t keep_alive_due; /* when the next is looked at */
+    es_frame_t *keep_alive;  /* shared with the streams that have the same; one reference */
+    es_frame_t *pending;     /* partly written; one reference */
+    size_t pending_off;      /* bytes of it that are gone */
+    es_timer_t timer;        /* fires at the earlier of the next keep-alive and the send timeout */
+    uint64_t last_ms;        /* last delivery, for idle keep-alives */
+    uint64_t
+        stalled_ms; /* since when the socket has taken nothing although bytes wait; 0: none do */
+    uint64_t started_ms; /* when its request came, wall clock */
+    uint64_t bytes;      /* written since the hold */
+    es_client_t *client; /* the intake's count of its client's streams; loops leave it alone */
+    es_pairs_t meta;     /* Grip-Set-Meta */
+    char *peer;          /* for logs; may be NULL */
+    char *uri;           /* for logs; may be NULL */
+    char *log;           /* its line of EventStreamLog, see es_delivery_t; NULL: none */
     es_stream_t *prev,
         *next; /* in loop->streams; once ended, `next` chains loop->dead and the way back */
     es_sub_t subs[];
@@ -192,9 +204,25 @@ struct es_stream {
 es_stream_t *es_stream_make(es_instruct_t *in, es_delivery_t *delivery);
 void es_stream_free(es_stream_t *stream); /* ended, or never given to a loop */
 
-void es_stream_loop_flush(es_stream_t *stream, uint64_t now_ms);      /* writes all that it can */
-void es_stream_loop_keep_alive(es_stream_t *stream, uint64_t now_ms); /* its timer fired */
+void es_stream_loop_flush(es_stream_t *stream, uint64_t now_ms);       /* writes all that it can */
+void es_stream_loop_start_timer(es_stream_t *stream, uint64_t now_ms); /* it is held from now on */
+void es_stream_loop_timer(es_stream_t *stream, uint64_t now_ms);       /* its timer fired */
 void es_stream_loop_end(es_stream_t *stream, es_end_t end); /* to loop->dead; does nothing twice */
+
+/* ---- end.c: why streams end, and what the logs are told of it
+ * ------------------------------------
+ */
+
+typedef struct es_ends { /* of one loop: lets the first lines of a kind through, then counts */
+    es_timer_t timer;    /* the window's end; armed by its first line */
+    unsigned int cut[ES_END_COUNT];
+    unsigned int lost; /* lines of EventStreamLog */
+} es_ends_t;
+
+es_end_t es_end_of_error(int err);                              /* of a socket; 0: none */
+es_end_t es_end_of_event(es_stream_t *stream, uint32_t events); /* EPOLLRDHUP, EPOLLHUP, EPOLLERR */
+void es_end_loop_log(es_stream_t *stream, es_end_t end);        /* error log, EventStreamLog */
+void es_end_loop_report(es_loop_t *loop); /* what was left out since the window began */
 
 /* ---- deliver.c: what one frame is for one subscription ------------------------------------------
  */
@@ -257,6 +285,7 @@ typedef struct es_counters {  /* written by one loop, read by the intake */
     _Atomic uint64_t keep_alives;
     _Atomic uint64_t bytes;
     _Atomic uint64_t ended[ES_END_COUNT];
+    _Atomic uint64_t log_lost; /* lines of EventStreamLog that could not be written */
 } es_counters_t;
 
 void es_count(_Atomic uint64_t *counter, int64_t delta); /* by the counter's one writer */
@@ -276,15 +305,18 @@ struct es_loop {
     es_return_t *back;
     es_wheel_t wheel;
     es_counters_t counters;
+    es_ends_t ends;
     es_stream_t *streams; /* all of this loop, reserved and live */
     es_stream_t *dead;    /* ended in this round; go back at its end */
     es_channel_t *dirty;  /* channels to flush in this round */
+    uint64_t now_ms;      /* of this round, for timers */
     bool stopping;
 };
 
 es_err_t es_loop_start(es_loop_t *loop, int number, const es_hub_config_t *config,
                        es_return_t *back);
-void es_loop_join(es_loop_t *loop);    /* after ES_ORDER_STOP */
+void es_loop_timer(es_loop_t *loop, es_timer_t *timer, uint64_t now_ms); /* one of its wheel */
+void es_loop_join(es_loop_t *loop);                                      /* after ES_ORDER_STOP */
 void es_loop_destroy(es_loop_t *loop); /* joined, and every stream is back at the intake */
 
 /* ---- registry.c -------------------------------------------------------------------------------
@@ -364,7 +396,8 @@ typedef struct es_intake {
     int loop_count;
     uint32_t *loop_load; /* streams given to each loop and not back yet */
     es_registry_t *registry;
-    es_tame_t bad_input, bad_links, no_room;
+    es_limits_t *limits; /* streams of each client; NULL: not counted */
+    es_tame_t bad_input, bad_links, no_room, too_many, too_many_of_client;
     uint64_t order;
     uint64_t started_ms;
     uint64_t published, refused, reserved;
@@ -381,6 +414,17 @@ es_err_t es_intake_watch(es_intake_t *intake, es_source_t *source);
 es_err_t es_intake_reserve(es_intake_t *intake, es_str_t hold, es_stream_t **ret,
                            es_detail_t *detail);
 void es_intake_take_back(es_intake_t *intake); /* ended streams: count, free */
+
+/* limits.c: how many streams there may be */
+es_err_t es_limits_make(es_intake_t *intake); /* counts by client when a limit asks for it */
+void es_limits_free(es_intake_t *intake);     /* every stream is back */
+uint64_t es_limits_streams(const es_intake_t *intake); /* reserved and live */
+/* May there be one more, and one more of that client (`peer`, as in es_delivery_t)? ES_EFULL:
+ * `detail` names the limit and the numbers; they are logged too. */
+es_err_t es_limits_check(es_intake_t *intake, es_detail_t *detail);
+es_err_t es_limits_check_client(es_intake_t *intake, const char *peer, es_detail_t *detail);
+es_err_t es_limits_add(es_intake_t *intake, es_stream_t *stream); /* whatever the limits say */
+void es_limits_remove(es_intake_t *intake, es_stream_t *stream);
 
 /* publish.c */
 void es_intake_command(es_intake_t *intake, int loop, const es_command_t *command);
@@ -407,6 +451,11 @@ es_err_t es_stats_render(es_intake_t *intake, bool prometheus, es_buf_t *out);
 static inline uint64_t es_now(const es_hub_config_t *config)
 {
     return config->now_ms(config->clock_ctx);
+}
+
+static inline uint64_t es_wall(const es_hub_config_t *config)
+{
+    return (config->wall_ms ? config->wall_ms : config->now_ms)(config->clock_ctx);
 }
 
 #endif

@@ -148,6 +148,9 @@ es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config)
     if (err == ES_OK) {
         err = es_registry_make(intake->loop_count, &intake->registry);
     }
+    if (err == ES_OK) {
+        err = es_limits_make(intake);
+    }
     intake->door = (es_source_t) { ES_SOURCE_DOOR, config->door };
     intake->stop = (es_source_t) { ES_SOURCE_STOP, config->stop };
     intake->back_source = (es_source_t) { ES_SOURCE_BACK, intake->back.wake };
@@ -188,6 +191,7 @@ void es_intake_destroy(es_intake_t *intake)
         es_loop_destroy(&intake->loops[i]);
     }
     es_registry_free(intake->registry);
+    es_limits_free(intake);
     free(intake->loops);
     free(intake->loop_load);
     if (intake->epoll >= 0) {

@@ -132,9 +132,9 @@ static void on_hold(es_loop_t *loop, es_stream_t *s, int fd, uint64_t now_ms)
         es_stream_loop_end(s, ES_END_ERROR);
         return;
     }
-    if (s->keep_alive_ms > 0) {
-        es_wheel_arm(&loop->wheel, &s->timer, now_ms + s->keep_alive_ms);
-    }
+    s->carried = es_peer_is_local(fd);
+    es_peer_watch(fd, loop->config->send_timeout_ms);
+    es_stream_loop_start_timer(s, now_ms);
     es_stream_loop_flush(s, now_ms);
 }
 
@@ -153,6 +153,7 @@ static void on_stop(es_loop_t *loop)
         }
         es_stream_loop_end(s, ES_END_SHUTDOWN);
     }
+    es_end_loop_report(loop);
     loop->stopping = true;
 }
 
@@ -208,13 +209,18 @@ static void read_waste(es_loop_t *loop, es_stream_t *s)
 static void on_event(es_loop_t *loop, const struct epoll_event *ev, uint64_t now_ms)
 {
     es_stream_t *s = ev->data.ptr;
+    const bool gone = (ev->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
 
     if (s->state != ES_STREAM_LIVE) {
         return;
     }
-    if (ev->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
-        es_stream_loop_end(s, ES_END_CLIENT);
-        return;
+    if (gone || (s->carried && (ev->events & EPOLLIN))) {
+        const es_end_t end = es_end_of_event(s, ev->events);
+
+        if (gone || end == ES_END_TIMEOUT) {
+            es_stream_loop_end(s, end);
+            return;
+        }
     }
     if (ev->events & EPOLLIN) {
         read_waste(loop, s);
@@ -225,12 +231,21 @@ static void on_event(es_loop_t *loop, const struct epoll_event *ev, uint64_t now
     }
 }
 
+void es_loop_timer(es_loop_t *loop, es_timer_t *timer, uint64_t now_ms)
+{
+    if (timer == &loop->ends.timer) {
+        es_end_loop_report(loop);
+        return;
+    }
+    es_stream_loop_timer((es_stream_t *)(void *)((char *)timer - offsetof(es_stream_t, timer)),
+                         now_ms);
+}
+
 static void on_timer(void *ctx, es_timer_t *timer)
 {
-    es_stream_t *s = (es_stream_t *)(void *)((char *)timer - offsetof(es_stream_t, timer));
-    const uint64_t *now_ms = ctx;
+    es_loop_t *loop = ctx;
 
-    es_stream_loop_keep_alive(s, *now_ms);
+    es_loop_timer(loop, timer, loop->now_ms);
 }
 
 static void give_back(es_loop_t *loop)
@@ -289,7 +304,8 @@ static void *loop_main(void *arg)
             run_command(loop, &spare[k], now_ms);
         }
         flush_pass(loop, now_ms);
-        es_wheel_run(&loop->wheel, now_ms, on_timer, &now_ms);
+        loop->now_ms = now_ms;
+        es_wheel_run(&loop->wheel, now_ms, on_timer, loop);
         give_back(loop);
     }
     free(spare);

@@ -12,7 +12,7 @@
  */
 #include "hub_int.h"
 
-#include <sys/resource.h>
+#include <stdlib.h>
 
 static int least_loaded(const es_intake_t *intake)
 {
@@ -121,44 +121,13 @@ static es_err_t place(es_intake_t *intake, es_instruct_t *in, es_stream_t *s)
     return ES_OK;
 }
 
-/* Streams may use all descriptors but those that keep the hub reachable. The limit is asked each
- * time: an administrator may change it under a running process. */
-static es_err_t check_room(es_intake_t *intake, es_detail_t *detail)
-{
-    struct rlimit files;
-    uint64_t streams = 0, limit;
-    int i;
-
-    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur == RLIM_INFINITY) {
-        return ES_OK;
-    }
-    for (i = 0; i < intake->loop_count; i++) {
-        streams += intake->loop_load[i];
-    }
-    limit = files.rlim_cur / 2;
-    if (files.rlim_cur - limit > (uint64_t)intake->config->spare_files) {
-        limit = files.rlim_cur - (uint64_t)intake->config->spare_files;
-    }
-    if (streams < limit) {
-        return ES_OK;
-    }
-    (void)es_fail(detail, ES_EFULL,
-                  "%llu streams are held; the limit of %llu open files leaves room for no more",
-                  (unsigned long long)streams, (unsigned long long)files.rlim_cur);
-    if (es_tame_admits(intake, &intake->no_room)) {
-        es_log(&intake->config->log, ES_LOG_WARN, "ES0308", "a stream is refused: %s",
-               detail->text);
-    }
-    return ES_EFULL;
-}
-
 es_err_t es_intake_reserve(es_intake_t *intake, es_str_t hold, es_stream_t **ret,
                            es_detail_t *detail)
 {
     es_instruct_t *in = NULL;
     es_delivery_t delivery = { 0 };
     es_stream_t *s = NULL;
-    es_err_t err = check_room(intake, detail);
+    es_err_t err = es_limits_check(intake, detail);
 
     if (err == ES_OK) {
         err = es_hold_decode(hold, &in, &delivery, detail);
@@ -166,10 +135,21 @@ es_err_t es_intake_reserve(es_intake_t *intake, es_str_t hold, es_stream_t **ret
     if (err != ES_OK) {
         return err;
     }
+    err = es_limits_check_client(intake, delivery.peer, detail);
+    if (err != ES_OK) {
+        goto cleanup;
+    }
     err = ES_ENOMEM;
     s = es_stream_make(in, &delivery);
-    if (!s) {
+    if (!s || es_limits_add(intake, s) != ES_OK) {
         goto cleanup;
+    }
+    if (s->started_ms == 0) {
+        s->started_ms = es_wall(intake->config);
+    }
+    if (intake->config->stream_log <= 0) { /* the child's configuration may be another one */
+        free(s->log);
+        s->log = NULL;
     }
     if (s->keep_alive_ms > 0) {
         s->keep_alive = es_frame_make((es_str_t) { in->keep_alive, in->keep_alive_len });
@@ -187,6 +167,7 @@ cleanup:
         (void)es_fail(detail, err, "the hub is out of memory");
     }
     if (s) {
+        es_limits_remove(intake, s);
         es_stream_free(s);
     }
     es_delivery_clear(&delivery);
@@ -208,6 +189,7 @@ void es_intake_take_back(es_intake_t *intake)
 
         leave_channels(intake, s, loop, true);
         intake->loop_load[loop]--;
+        es_limits_remove(intake, s);
         es_stream_free(s);
         s = next;
     }

@@ -50,25 +50,14 @@ static json_t *hub_json(const es_intake_t *intake)
     return o;
 }
 
-static json_int_t streams_given(const es_intake_t *intake)
-{
-    json_int_t sum = 0;
-    int i;
-
-    for (i = 0; i < intake->loop_count; i++) {
-        sum += intake->loop_load[i];
-    }
-    return sum;
-}
-
 static json_t *stats_object(es_intake_t *intake)
 {
-    json_int_t live = 0, deliveries = 0, keep_alives = 0, bytes = 0, given;
+    json_int_t live = 0, deliveries = 0, keep_alives = 0, bytes = 0, log_lost = 0, given;
     json_t *root = json_object();
     int i;
 
     es_intake_take_back(intake); /* so that a stream that ended is not counted as reserved */
-    given = streams_given(intake);
+    given = (json_int_t)es_limits_streams(intake);
     for (i = 0; i < intake->loop_count; i++) {
         es_counters_t *c = &intake->loops[i].counters;
 
@@ -76,6 +65,7 @@ static json_t *stats_object(es_intake_t *intake)
         deliveries += load(&c->deliveries);
         keep_alives += load(&c->keep_alives);
         bytes += load(&c->bytes);
+        log_lost += load(&c->log_lost);
     }
     if (!root) {
         return NULL;
@@ -89,6 +79,7 @@ static json_t *stats_object(es_intake_t *intake)
     put(root, "deliveries", deliveries);
     put(root, "keep_alives", keep_alives);
     put(root, "bytes", bytes);
+    put(root, "log_lost", log_lost);
     json_object_set_new(root, "ended", ended_json(intake));
     return root;
 }
@@ -108,6 +99,7 @@ static const struct {
     { "deliveries", "counter", "Messages written to streams." },
     { "keep_alives", "counter", "Keep-alives written to streams." },
     { "bytes", "counter", "Bytes written to streams." },
+    { "log_lost", "counter", "Lines of EventStreamLog that could not be written." },
 };
 
 static es_err_t metric(es_buf_t *b, const char *name, const char *type, const char *help)

@@ -22,6 +22,12 @@ static json_t *delivery_to_json(const es_delivery_t *d)
     if (o && d->uri) {
         json_object_set_new(o, "uri", json_string(d->uri));
     }
+    if (o && d->log) {
+        json_object_set_new(o, "log", json_string(d->log));
+    }
+    if (o && d->started_ms > 0) {
+        json_object_set_new(o, "started", json_integer((json_int_t)d->started_ms));
+    }
     return o;
 }
 
@@ -72,6 +78,21 @@ static es_err_t take_string(const json_t *o, const char *name, char **ret, es_de
     return *ret ? ES_OK : ES_ENOMEM;
 }
 
+/* The same for a time. */
+static es_err_t take_ms(const json_t *o, const char *name, uint64_t *ret, es_detail_t *detail)
+{
+    const json_t *v = json_object_get(o, name);
+
+    if (!v) {
+        return ES_OK;
+    }
+    if (!json_is_integer(v) || json_integer_value(v) < 0) {
+        return es_fail(detail, ES_EINVAL, "'delivery' contains '%s' with wrong type", name);
+    }
+    *ret = (uint64_t)json_integer_value(v);
+    return ES_OK;
+}
+
 static es_err_t delivery_from_json(const json_t *o, es_delivery_t *d, es_detail_t *detail)
 {
     const char *framing = json_string_value(json_object_get(o, "framing"));
@@ -82,7 +103,13 @@ static es_err_t delivery_from_json(const json_t *o, es_delivery_t *d, es_detail_
     }
     d->chunked = strcmp(framing, "chunked") == 0;
     err = take_string(o, "peer", &d->peer, detail);
-    return err == ES_OK ? take_string(o, "uri", &d->uri, detail) : err;
+    if (err == ES_OK) {
+        err = take_string(o, "uri", &d->uri, detail);
+    }
+    if (err == ES_OK) {
+        err = take_string(o, "log", &d->log, detail);
+    }
+    return err == ES_OK ? take_ms(o, "started", &d->started_ms, detail) : err;
 }
 
 es_err_t es_hold_decode(es_str_t json, es_instruct_t **ret, es_delivery_t *ret_delivery,
@@ -114,5 +141,6 @@ void es_delivery_clear(es_delivery_t *delivery)
 {
     free(delivery->peer);
     free(delivery->uri);
+    free(delivery->log);
     memset(delivery, 0, sizeof *delivery);
 }
