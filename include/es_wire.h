@@ -145,8 +145,9 @@ void es_delivery_clear(es_delivery_t *delivery);
 void es_carrier_broken(int pair, int err);
 
 /** TCP: the kernel looks after a client that is silent (after 60 s, then every 15 s, four times)
- * and gives up on one that acknowledges nothing or keeps its window shut for `timeout_ms`. Does
- * nothing to other sockets. */
+ * and gives up on one that acknowledges nothing or keeps its window shut for `timeout_ms`. What
+ * waits unsent in the kernel is kept small, so that a writer sees soon whether the client reads.
+ * Does nothing to other sockets. */
 void es_peer_watch(int fd, uint64_t timeout_ms);
 bool es_peer_is_local(int fd);   /* a socketpair, so that somebody carries the bytes on */
 int es_peer_error(int fd);       /* takes the socket's pending error; 0: none */

@@ -19,7 +19,8 @@
 enum {
     IDLE = 60,     /* seconds of silence before the first probe */
     INTERVAL = 15, /* seconds between two */
-    COUNT = 4      /* probes without an answer that end the connection */
+    COUNT = 4,     /* probes without an answer that end the connection */
+    UNSENT = 128 * 1024
 };
 
 static void set(int fd, int level, int option, int value)
@@ -47,6 +48,9 @@ void es_peer_watch(int fd, uint64_t timeout_ms)
     set(fd, IPPROTO_TCP, TCP_KEEPCNT, COUNT);
     set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, timeout_ms < INT_MAX ? (int)timeout_ms : INT_MAX);
     set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    /* Else the kernel queues some megabytes for a slow reader and tells of room only when a third
+     * of them is gone: he would look as if he had stopped. */
+    set(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT);
 }
 
 int es_peer_error(int fd)
