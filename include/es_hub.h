@@ -24,7 +24,9 @@ enum {
     ES_HUB_THREADS_MAX = 64,          /* EventStreamThreads */
     ES_HUB_PULL_MAX = 16,             /* endpoints of EventStreamPull */
     ES_HUB_LAG_DEFAULT = 1024 * 1024, /* EventStreamMaxLag, bytes */
-    ES_HUB_LAG_MIN = 16 * 1024
+    ES_HUB_LAG_MIN = 16 * 1024,
+    ES_HUB_SEND_TIMEOUT_DEFAULT = 60, /* EventStreamSendTimeout, seconds */
+    ES_HUB_SEND_TIMEOUT_MAX = 3600
 };
 
 typedef struct es_hub_config {
@@ -32,7 +34,11 @@ typedef struct es_hub_config {
     int spare_files; /* descriptors that streams leave free, for links to httpd and ZeroMQ; at most
                       * half of the process' limit is kept */
     size_t max_lag;  /* bytes a stream may be behind its channel before it is cut */
-    const char *const *pull; /* ZeroMQ endpoints to bind a PULL socket to */
+    uint64_t max_streams;     /* EventStreamMaxStreams; 0: as many as there are descriptors */
+    uint64_t max_per_client;  /* EventStreamMaxStreamsPerClient; 0: no limit */
+    uint64_t send_timeout_ms; /* a stream whose socket takes nothing for so long is cut; 0: never */
+    int stream_log;           /* descriptor of EventStreamLog, for appending; 0: none */
+    const char *const *pull;  /* ZeroMQ endpoints to bind a PULL socket to */
     int pull_count;
     int door; /* this end of the door (es_wire.h); stays the caller's */
     int stop; /* readable or closed: end every stream cleanly and return; stays the caller's */
@@ -43,7 +49,8 @@ typedef struct es_hub_config {
     void (*leaves)(void *life_ctx); /* may be NULL: the next hub has them all; see tail.c */
     void *life_ctx;
     es_log_t log;
-    uint64_t (*now_ms)(void *clock_ctx); /* monotonic milliseconds; called from every hub thread */
+    uint64_t (*now_ms)(void *clock_ctx);  /* monotonic milliseconds; called from every hub thread */
+    uint64_t (*wall_ms)(void *clock_ctx); /* milliseconds since 1970; NULL: `now_ms` has to do */
     void *clock_ctx;
 } es_hub_config_t;
 

@@ -159,7 +159,9 @@ typedef struct es_resume {
     bool continuous[ES_MAX_CHANNELS]; /* the channel's prev-id came from the application */
     uint64_t bytes;                   /* written since the hold */
     uint64_t idle;                    /* milliseconds since the last delivery */
-    uint64_t ending; /* 0, or 1 more than the bytes of the terminating chunk that are written */
+    uint64_t due;                     /* milliseconds until the next keep-alive */
+    uint64_t stalled; /* milliseconds that bytes wait and the socket takes none; 0: none wait */
+    uint64_t ending;  /* 0, or 1 more than the bytes of the terminating chunk that are written */
 } es_resume_t;
 
 /** How the bytes of a held stream are written, and whom they go to. */
@@ -167,16 +169,40 @@ typedef struct es_delivery {
     bool chunked; /* HTTP/1.1 chunks; false: raw bytes, the end of the connection ends the body */
     char *peer;   /* the client's address, for logs; owned; NULL: unknown */
     char *uri;    /* the request's path, for logs; owned; NULL: unknown */
+    char *log;    /* its line of EventStreamLog: what stands before the number of bytes, '\n', what
+                   * stands behind it; owned; NULL: no line is wanted */
+    uint64_t started_ms; /* when the request came, milliseconds since 1970; 0: unknown */
     es_resume_t *resume; /* owned; NULL: the stream begins */
 } es_delivery_t;
 
-/** {"hold": {...}, "delivery": {"framing": "chunked"|"raw", "peer": ..., "uri": ...}}: the one
- * description of a held stream, for the wire, for a hand-over, for logs. A hand-over adds
- * {"resume": {...}}. The caller frees. */
+/** {"hold": {...}, "delivery": {"framing": "chunked"|"raw", "peer": ..., "uri": ..., "log": ...,
+ * "started": MS}}, of which all but the framing may be missing: the one description of a held
+ * stream, for the wire, for a hand-over, for logs. A hand-over adds {"resume": {...}}. The caller
+ * frees. */
 es_err_t es_hold_encode(const es_instruct_t *in, const es_delivery_t *delivery, char **ret,
                         size_t *ret_len);
 es_err_t es_hold_decode(es_str_t json, es_instruct_t **ret, es_delivery_t *ret_delivery,
                         es_detail_t *detail);
 void es_delivery_clear(es_delivery_t *delivery);
+
+/* ---- the client's connection ---------------------------------------------------------------- */
+
+/** On a socketpair the hub cannot see how the client's connection ended. Whoever carries the bytes
+ * to the client says so with this one byte, before it closes its end: the client takes nothing any
+ * more, or is out of reach. */
+#define ES_CARRIER_TIMEOUT '\x15'
+
+/** The client's connection broke with this error: sends that byte if it was one of the network.
+ * Best effort: without it the end counts as the client's own. */
+void es_carrier_broken(int pair, int err);
+
+/** TCP: the kernel looks after a client that is silent (after 60 s, then every 15 s, four times)
+ * and gives up on one that acknowledges nothing or keeps its window shut for `timeout_ms`. What
+ * waits unsent in the kernel is kept small, so that a writer sees soon whether the client reads.
+ * Does nothing to other sockets. */
+void es_peer_watch(int fd, uint64_t timeout_ms);
+bool es_peer_is_local(int fd);   /* a socketpair, so that somebody carries the bytes on */
+int es_peer_error(int fd);       /* takes the socket's pending error; 0: none */
+bool es_peer_timed_out(int err); /* does this error say that the peer is out of reach? */
 
 #endif

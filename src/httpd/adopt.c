@@ -135,6 +135,7 @@ es_err_t es_adopt(request_rec *r, es_hublink_t *link)
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0) {
         return ES_EIO;
     }
+    es_peer_watch(fd, es_send_timeout_ms(r->server));
     fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     err = fd < 0 ? ES_EIO : es_hublink_tell(link, ES_WIRE_HOLD, pair[0]);
     close(pair[0]);

@@ -24,6 +24,7 @@ void *es_server_conf_create(apr_pool_t *p, server_rec *s)
     c->pull = apr_array_make(p, 0, sizeof(const char *));
     c->threads = ES_UNSET;
     c->max_lag = ES_UNSET;
+    c->send_timeout = ES_UNSET;
     return c;
 }
 
@@ -126,6 +127,67 @@ static const char *set_max_lag(cmd_parms *cmd, void *dummy, const char *arg)
                : parse_number(cmd, arg, ES_HUB_LAG_MIN, (apr_int64_t)1 << 32, "bytes", &c->max_lag);
 }
 
+enum { STREAMS_MAX = 100000000 }; /* more than there can be descriptors */
+
+static const char *set_max_streams(cmd_parms *cmd, void *dummy, const char *arg)
+{
+    es_server_conf_t *c = ap_get_module_config(cmd->server->module_config, &eventstream_module);
+    const char *wrong = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+
+    (void)dummy;
+    return wrong ? wrong : parse_number(cmd, arg, 0, STREAMS_MAX, "streams", &c->max_streams);
+}
+
+static const char *set_max_per_client(cmd_parms *cmd, void *dummy, const char *arg)
+{
+    es_server_conf_t *c = ap_get_module_config(cmd->server->module_config, &eventstream_module);
+    const char *wrong = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+
+    (void)dummy;
+    return wrong ? wrong : parse_number(cmd, arg, 0, STREAMS_MAX, "streams", &c->max_per_client);
+}
+
+static const char *set_send_timeout(cmd_parms *cmd, void *dummy, const char *arg)
+{
+    es_server_conf_t *c = ap_get_module_config(cmd->server->module_config, &eventstream_module);
+    const char *wrong = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    apr_interval_time_t t = 0;
+
+    (void)dummy;
+    if (wrong) {
+        return wrong;
+    }
+    if (ap_timeout_parameter_parse(arg, &t, "s") != APR_SUCCESS || t < apr_time_from_sec(1) ||
+        t > apr_time_from_sec(ES_HUB_SEND_TIMEOUT_MAX)) {
+        return apr_psprintf(cmd->pool,
+                            "%s: '%s' is not accepted; give a time from 1s to 1h, e.g. 60s or 2min",
+                            cmd->cmd->name, arg);
+    }
+    c->send_timeout = t;
+    return NULL;
+}
+
+static const char *set_stream_log(cmd_parms *cmd, void *dummy, const char *arg)
+{
+    es_server_conf_t *c = ap_get_module_config(cmd->server->module_config, &eventstream_module);
+    const char *wrong = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+
+    (void)dummy;
+    if (wrong) {
+        return wrong;
+    }
+    if (arg[0] == '\0' || strcmp(arg, "|") == 0) {
+        return apr_psprintf(cmd->pool,
+                            "%s: '%s' is not accepted; give the path of a file, or \"|command\"",
+                            cmd->cmd->name, arg);
+    }
+    if (arg[0] != '|' && !ap_server_root_relative(cmd->temp_pool, arg)) {
+        return apr_psprintf(cmd->pool, "%s: '%s' is no valid path", cmd->cmd->name, arg);
+    }
+    c->stream_log = arg;
+    return NULL;
+}
+
 /* The content of a key file without white space at its ends. */
 static const char *read_key_file(cmd_parms *cmd, const char *name, es_str_t *ret)
 {
@@ -214,6 +276,16 @@ const command_rec es_commands[] = {
     AP_INIT_TAKE1(
         "EventStreamMaxLag", set_max_lag, NULL, RSRC_CONF,
         "bytes that a stream may be behind its channel before it is cut (default: 1048576)"),
+    AP_INIT_TAKE1("EventStreamMaxStreams", set_max_streams, NULL, RSRC_CONF,
+                  "streams that are held at once; 0: as many as open files allow (default: 0)"),
+    AP_INIT_TAKE1("EventStreamMaxStreamsPerClient", set_max_per_client, NULL, RSRC_CONF,
+                  "streams that are held at once for one client address; 0: no limit (default: 0)"),
+    AP_INIT_TAKE1(
+        "EventStreamSendTimeout", set_send_timeout, NULL, RSRC_CONF,
+        "a stream whose client takes nothing for so long is cut, 1s to 1h (default: 60s)"),
+    AP_INIT_TAKE1(
+        "EventStreamLog", set_stream_log, NULL, RSRC_CONF,
+        "file or \"|command\" that gets a line for each stream that ends (default: none)"),
     AP_INIT_FLAG("EventStreamGrip", ap_set_flag_slot, (void *)APR_OFFSETOF(es_dir_conf_t, grip),
                  ACCESS_CONF | RSRC_CONF,
                  "On: answers of the application here may hold the client's connection by GRIP "
@@ -238,6 +310,13 @@ const es_dir_conf_t *es_dir_conf(const request_rec *r)
 const es_server_conf_t *es_server_conf(const server_rec *s)
 {
     return ap_get_module_config(s->module_config, &eventstream_module);
+}
+
+uint64_t es_send_timeout_ms(const server_rec *s)
+{
+    const apr_interval_time_t t = es_server_conf(s)->send_timeout;
+
+    return t == ES_UNSET ? ES_HUB_SEND_TIMEOUT_DEFAULT * 1000 : (uint64_t)apr_time_as_msec(t);
 }
 
 apr_status_t es_random_key_make(apr_pool_t *p)

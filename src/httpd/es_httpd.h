@@ -42,9 +42,13 @@ enum {
 
 /* Process-wide settings; only the main server's are used. */
 typedef struct es_server_conf {
-    apr_array_header_t *pull; /* const char *: EventStreamPull */
-    int threads;              /* EventStreamThreads */
-    apr_int64_t max_lag;      /* EventStreamMaxLag, bytes */
+    apr_array_header_t *pull;         /* const char *: EventStreamPull */
+    int threads;                      /* EventStreamThreads */
+    apr_int64_t max_lag;              /* EventStreamMaxLag, bytes */
+    apr_int64_t max_streams;          /* EventStreamMaxStreams; 0: no limit */
+    apr_int64_t max_per_client;       /* EventStreamMaxStreamsPerClient; 0: no limit */
+    apr_interval_time_t send_timeout; /* EventStreamSendTimeout */
+    const char *stream_log;           /* EventStreamLog; NULL: none */
 } es_server_conf_t;
 
 /* Settings of a location. */
@@ -64,6 +68,7 @@ void *es_server_conf_create(apr_pool_t *p, server_rec *s);
 void *es_server_conf_merge(apr_pool_t *p, void *base, void *add);
 const es_dir_conf_t *es_dir_conf(const request_rec *r);
 const es_server_conf_t *es_server_conf(const server_rec *s);
+uint64_t es_send_timeout_ms(const server_rec *s);
 const es_key_t *es_signing_key(const es_dir_conf_t *conf); /* the location's, else the random one */
 apr_status_t es_random_key_make(apr_pool_t *p);            /* post_config */
 
@@ -88,6 +93,14 @@ int es_supervise_door(void); /* a child's end of the door */
 void es_raise_descriptor_limit(server_rec *s);
 /* From fork to exit; does not return. */
 void es_hub_main(server_rec *s, apr_pool_t *p, es_door_t *door) __attribute__((noreturn));
+
+/* stream_log.c: EventStreamLog. Opened by the parent, written by the hub, its lines made by the
+ * children. */
+int es_stream_log_open(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s);
+int es_stream_log_fd(void); /* 0: none */
+/* What a child knows of the line, as es_delivery_t wants it; in r->pool. NULL: no line is wanted.
+ */
+char *es_stream_log_facts(request_rec *r);
 
 /* hublink.c: any request thread of a child */
 typedef struct es_hublink es_hublink_t;

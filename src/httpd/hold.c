@@ -67,7 +67,9 @@ int es_hold_reserve(request_rec *r, const es_instruct_t *in, es_hold_handle_t **
                                .peer =
                                    apr_psprintf(r->pool, "%s:%d", r->useragent_ip,
                                                 r->useragent_addr ? r->useragent_addr->port : 0),
-                               .uri = r->uri };
+                               .uri = r->uri,
+                               .log = es_stream_log_facts(r),
+                               .started_ms = (uint64_t)apr_time_as_msec(r->request_time) };
     const char *text = NULL;
     char *json = NULL;
     size_t len = 0;
@@ -77,9 +79,14 @@ int es_hold_reserve(request_rec *r, const es_instruct_t *in, es_hold_handle_t **
         err = es_hublink_call(r, ES_WIRE_RESERVE, (es_str_t) { json, len }, &text, &hold->link);
         free(json);
     }
-    if (err != ES_OK) {
+    if (err == ES_EFULL) { /* the hub has warned of it, at a rate that does not fill the log */
+        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, ESLOGNO(0090) "the hub is full: %s", text);
+    }
+    else if (err != ES_OK) {
         ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, ESLOGNO(0041) "the hub refuses the stream: %s",
                       text && *text ? text : es_err_name(err));
+    }
+    if (err != ES_OK) {
         if (status_of(err) == HTTP_SERVICE_UNAVAILABLE) {
             apr_table_setn(r->err_headers_out, "Retry-After", "5");
         }

@@ -40,6 +40,12 @@ static uint64_t monotonic_ms(void *ctx)
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
+static uint64_t wall_ms(void *ctx)
+{
+    (void)ctx;
+    return (uint64_t)apr_time_as_msec(apr_time_now());
+}
+
 /* Puts the title where ps looks: over the command line that httpd was started with, as long as that
  * is. The kernel tells where it lies in fields 48 and 49 of /proc/self/stat. Without them the
  * thread name has to do. */
@@ -176,6 +182,10 @@ void es_hub_main(server_rec *s, apr_pool_t *p, es_door_t *door)
         .threads = conf->threads == ES_UNSET ? 0 : conf->threads,
         .max_lag = conf->max_lag == ES_UNSET ? ES_HUB_LAG_DEFAULT : (size_t)conf->max_lag,
         .spare_files = spare_files(),
+        .max_streams = (uint64_t)conf->max_streams,
+        .max_per_client = (uint64_t)conf->max_per_client,
+        .send_timeout_ms = es_send_timeout_ms(s),
+        .stream_log = es_stream_log_fd(),
         .pull = (const char *const *)conf->pull->elts,
         .pull_count = conf->pull->nelts,
         .door = door->hub_end,
@@ -185,7 +195,8 @@ void es_hub_main(server_rec *s, apr_pool_t *p, es_door_t *door)
         .log = { .write = write_log,
                  .ctx = s,
                  .level = ap_get_server_module_loglevel(s, APLOG_MODULE_INDEX) },
-        .now_ms = monotonic_ms
+        .now_ms = monotonic_ms,
+        .wall_ms = wall_ms
     };
     es_err_t err;
 

@@ -60,8 +60,9 @@ static ap_filter_t *behind_grip(request_rec *r)
     return r->output_filters;
 }
 
-/* Hands the client what the hub wrote. False: the client is gone. */
-static bool pass_on(request_rec *r, apr_bucket_brigade *bb, const char *p, size_t n)
+/* Hands the client what the hub wrote. False: the client is gone; the hub is told when it took
+ * nothing for `Timeout`. */
+static bool pass_on(request_rec *r, apr_bucket_brigade *bb, int up, const char *p, size_t n)
 {
     apr_bucket_alloc_t *alloc = r->connection->bucket_alloc;
     apr_status_t rv;
@@ -70,6 +71,7 @@ static bool pass_on(request_rec *r, apr_bucket_brigade *bb, const char *p, size_
     APR_BRIGADE_INSERT_TAIL(bb, apr_bucket_flush_create(alloc));
     rv = ap_pass_brigade(behind_grip(r), bb);
     apr_brigade_cleanup(bb);
+    es_carrier_broken(up, APR_STATUS_IS_TIMEUP(rv) ? ETIMEDOUT : rv);
     return rv == APR_SUCCESS && !r->connection->aborted;
 }
 
@@ -94,7 +96,7 @@ static void carry(request_rec *r, int up)
         if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
             return;
         }
-        if (n > 0 && !pass_on(r, bb, buf, (size_t)n)) {
+        if (n > 0 && !pass_on(r, bb, up, buf, (size_t)n)) {
             return;
         }
         if (child_stops()) {

@@ -199,12 +199,14 @@ static size_t write_some(stream_t *s, const char *p, size_t n)
         int result;
 
         ERR_clear_error();
+        errno = 0;
         result = SSL_write_ex(s->ssl, p + done, n - done, &k);
         if (result == 1) {
             done += k;
             continue;
         }
         if (!is_wait(s, result, &out)) {
+            es_carrier_broken(s->up.fd, errno);
             stream_end(s, false);
             return done;
         }
@@ -297,10 +299,14 @@ static void read_client(stream_t *s)
 
 static void on_down(stream_t *s, uint32_t events)
 {
-    if (events & EPOLLIN) {
+    if (events & EPOLLERR) {
+        es_carrier_broken(s->up.fd, es_peer_error(s->down.fd));
+        stream_end(s, false);
+    }
+    else if (events & EPOLLIN) {
         read_client(s);
     }
-    if (!s->ended && (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))) {
+    if (!s->ended && (events & (EPOLLRDHUP | EPOLLHUP))) {
         stream_end(s, false);
     }
     if (!s->ended && (s->wants_out || s->rest_len > 0)) {

@@ -17,7 +17,7 @@
  *
  * The intake's thread; from 2 to 4 the only one.
  */
-#include "hub_int.h"
+#include "intake_int.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -130,10 +130,16 @@ static es_err_t send_stream(handover_t *h, es_stream_t *s)
 {
     const uint64_t now_ms = es_now(h->intake->config);
     const es_str_t rest = rest_of(s);
-    es_resume_t resume = { .bytes = s->bytes, .idle = now_ms - s->last_ms };
-    es_delivery_t delivery = {
-        .chunked = s->chunked, .peer = s->peer, .uri = s->uri, .resume = &resume
-    };
+    es_resume_t resume = { .bytes = s->bytes,
+                           .idle = now_ms - s->last_ms,
+                           .due = s->keep_alive_due > now_ms ? s->keep_alive_due - now_ms : 0,
+                           .stalled = s->stalled_ms > 0 ? now_ms - s->stalled_ms : 0 };
+    es_delivery_t delivery = { .chunked = s->chunked,
+                               .peer = s->peer,
+                               .uri = s->uri,
+                               .log = s->log,
+                               .started_ms = s->started_ms,
+                               .resume = &resume };
     es_sub_spec_t specs[ES_MAX_CHANNELS];
     es_instruct_t in;
     char *text = NULL;

@@ -3,7 +3,7 @@
  * The hub's life: start the intake and its loops, run until told to stop, end everything. Called by
  * the glue in the forked hub process, and by unit tests in a thread.
  */
-#include "hub_int.h"
+#include "intake_int.h"
 
 #include <errno.h>
 #include <string.h>

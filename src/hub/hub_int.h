@@ -2,16 +2,17 @@
 /*
  * The hub's objects and who owns them.
  *
- *   es_frame_t    one message, immutable, counted by reference, shared by all threads
- *   es_channel_t  one loop's view of one channel: the log of its newest frames and the
- * subscriptions on it. Made by the intake, then used by its loop alone; the loop frees it when told
- * to es_stream_t   one held connection. Made by the intake, run by its loop, freed by the intake
- *   es_sub_t      a stream's cursor into one channel's log; part of its stream
- *   es_entry_t    the intake's record of one channel over all loops
- *   es_queue_t    the intake's orders to a loop, one producer and one consumer
+ * - es_frame_t: one message, immutable, counted by reference, shared by all threads.
+ * - es_channel_t: one loop's view of one channel, the log of its newest frames and the
+ *   subscriptions on it. Made by the intake, then used by its loop alone, which frees it when told.
+ * - es_stream_t: one held connection. Made by the intake, run by its loop, freed by the intake.
+ * - es_sub_t: a stream's cursor into one channel's log; part of its stream.
+ * - es_entry_t: the intake's record of one channel over all loops.
+ * - es_queue_t: the intake's orders to a loop, one producer and one consumer.
  *
  * Threads: a function named *_loop_* or that takes an es_loop_t runs in that loop's thread; one
- * that takes an es_intake_t runs in the intake. Frames, queues and counters may be touched by both.
+ * that takes an es_intake_t (intake_int.h) runs in the intake. Frames, queues and counters may be
+ * touched by both.
  */
 #ifndef ES_HUB_INT_H
 #define ES_HUB_INT_H
@@ -26,7 +27,9 @@
 typedef struct es_loop es_loop_t;
 typedef struct es_stream es_stream_t;
 typedef struct es_channel es_channel_t;
-typedef struct es_entry es_entry_t;
+typedef struct es_entry es_entry_t; /* intake_int.h */
+typedef struct es_client es_client_t;
+typedef struct es_limits es_limits_t;
 
 /* ---- frame.c ----------------------------------------------------------------------------------
  */
@@ -139,6 +142,8 @@ void es_wheel_disarm(es_wheel_t *wheel, es_timer_t *timer);
 /* Fires what is due. `fire` may arm and disarm any timer. */
 void es_wheel_run(es_wheel_t *wheel, uint64_t now_ms, void (*fire)(void *ctx, es_timer_t *timer),
                   void *ctx);
+/* Arms it unless it fires before that anyway. */
+void es_wheel_arm_by(es_wheel_t *wheel, es_timer_t *timer, uint64_t due_ms);
 int es_wheel_timeout(const es_wheel_t *wheel,
                      uint64_t now_ms); /* for epoll_wait; -1: nothing armed */
 
@@ -155,6 +160,7 @@ typedef enum es_end {
     ES_END_CLIENT = 0, /* the client went away */
     ES_END_ACTION,     /* a publisher said close */
     ES_END_LAG,        /* too slow: it would have missed messages */
+    ES_END_TIMEOUT,    /* its socket took nothing for too long, or the network gave it up */
     ES_END_ERROR,      /* a system call failed */
     ES_END_SHUTDOWN,   /* the hub stops */
     ES_END_RELEASED,   /* given up before it was held */
@@ -172,19 +178,26 @@ struct es_stream {
     bool blocked;            /* the socket is full: wait for EPOLLOUT */
     bool refused;            /* out of memory at its reservation: ends when it is held */
     bool handed;             /* the next hub was sent it */
+    bool carried;            /* fd is a socketpair: a child carries the bytes on to the client */
     bool tracked;            /* frames are looked at for this stream alone, one at a time */
     uint8_t keep_alive_mode; /* es_keep_alive_mode_t */
     uint16_t sub_count;
-    uint64_t keep_alive_ms; /* 0: none */
-    es_frame_t *keep_alive; /* shared with the streams that have the same; one reference */
-    es_frame_t *pending;    /* partly written; one reference */
-    size_t pending_off;     /* bytes of it that are gone */
-    es_timer_t timer;
-    uint64_t last_ms; /* last delivery, for idle keep-alives */
-    uint64_t bytes;   /* written since the hold */
-    es_pairs_t meta;  /* Grip-Set-Meta */
-    char *peer;       /* for logs; may be NULL */
-    char *uri;        /* for logs; may be NULL */
+    uint64_t keep_alive_ms;  /* 0: none */
+    uint64_t keep_alive_due; /* when the next is looked at */
+    es_frame_t *keep_alive;  /* shared with the streams that have the same; one reference */
+    es_frame_t *pending;     /* partly written; one reference */
+    size_t pending_off;      /* bytes of it that are gone */
+    es_timer_t timer;        /* fires at the earlier of the next keep-alive and the send timeout */
+    uint64_t last_ms;        /* last delivery, for idle keep-alives */
+    uint64_t
+        stalled_ms; /* since when the socket has taken nothing although bytes wait; 0: none do */
+    uint64_t started_ms; /* when its request came, wall clock */
+    uint64_t bytes;      /* written since the hold */
+    es_client_t *client; /* the intake's count of its client's streams; loops leave it alone */
+    es_pairs_t meta;     /* Grip-Set-Meta */
+    char *peer;          /* for logs; may be NULL */
+    char *uri;           /* for logs; may be NULL */
+    char *log;           /* its line of EventStreamLog, see es_delivery_t; NULL: none */
     es_stream_t *prev,
         *next; /* in loop->streams; once ended, `next` chains loop->dead and the way back */
     es_sub_t subs[];
@@ -194,11 +207,28 @@ struct es_stream {
 es_stream_t *es_stream_make(es_instruct_t *in, es_delivery_t *delivery);
 void es_stream_free(es_stream_t *stream); /* ended, or never given to a loop */
 
-void es_stream_loop_flush(es_stream_t *stream, uint64_t now_ms);      /* writes all that it can */
-void es_stream_loop_keep_alive(es_stream_t *stream, uint64_t now_ms); /* its timer fired */
+void es_stream_loop_flush(es_stream_t *stream, uint64_t now_ms); /* writes all that it can */
+/* It is held from now on; `due_ms`: when its next keep-alive is, if it has any. */
+void es_stream_loop_start_timer(es_stream_t *stream, uint64_t due_ms);
+void es_stream_loop_timer(es_stream_t *stream, uint64_t now_ms); /* its timer fired */
 void es_stream_loop_end(es_stream_t *stream, es_end_t end); /* to loop->dead; does nothing twice */
 /* Leaves the loop without a word to the client: the next hub has the stream. To loop->dead. */
 void es_stream_loop_forget(es_stream_t *stream);
+
+/* ---- end.c: why streams end, and what the logs are told of it
+ * ------------------------------------
+ */
+
+typedef struct es_ends { /* of one loop: lets the first lines of a kind through, then counts */
+    es_timer_t timer;    /* the window's end; armed by its first line */
+    unsigned int cut[ES_END_COUNT];
+    unsigned int lost; /* lines of EventStreamLog */
+} es_ends_t;
+
+es_end_t es_end_of_error(int err);                              /* of a socket; 0: none */
+es_end_t es_end_of_event(es_stream_t *stream, uint32_t events); /* EPOLLRDHUP, EPOLLHUP, EPOLLERR */
+void es_end_loop_log(es_stream_t *stream, es_end_t end);        /* error log, EventStreamLog */
+void es_end_loop_report(es_loop_t *loop); /* what was left out since the window began */
 
 /* ---- deliver.c: what one frame is for one subscription ------------------------------------------
  */
@@ -262,6 +292,7 @@ typedef struct es_counters {  /* written by one loop, read by the intake */
     _Atomic uint64_t keep_alives;
     _Atomic uint64_t bytes;
     _Atomic uint64_t ended[ES_END_COUNT];
+    _Atomic uint64_t log_lost; /* lines of EventStreamLog that could not be written */
 } es_counters_t;
 
 void es_count(_Atomic uint64_t *counter, int64_t delta); /* by the counter's one writer */
@@ -281,17 +312,20 @@ struct es_loop {
     es_return_t *back;
     es_wheel_t wheel;
     es_counters_t counters;
+    es_ends_t ends;
     es_stream_t *streams; /* all of this loop, reserved and live */
     es_stream_t *dead;    /* ended in this round; go back at its end */
     es_channel_t *dirty;  /* channels to flush in this round */
+    uint64_t now_ms;      /* of this round, for timers */
     bool stopping;        /* the thread is to end */
 };
 
 es_err_t es_loop_make(es_loop_t *loop, int number, const es_hub_config_t *config,
                       es_return_t *back);
-es_err_t es_loop_start(es_loop_t *loop); /* its thread */
-void es_loop_join(es_loop_t *loop);      /* after ES_ORDER_HALT or ES_ORDER_STOP */
-void es_loop_destroy(es_loop_t *loop);   /* no thread, and every stream is back at the intake */
+es_err_t es_loop_start(es_loop_t *loop);                                 /* its thread */
+void es_loop_timer(es_loop_t *loop, es_timer_t *timer, uint64_t now_ms); /* one of its wheel */
+void es_loop_join(es_loop_t *loop);    /* after ES_ORDER_HALT or ES_ORDER_STOP */
+void es_loop_destroy(es_loop_t *loop); /* no thread, and every stream is back at the intake */
 
 /* While a loop has no thread, what is its own is the intake's: */
 
@@ -303,183 +337,14 @@ void es_loop_end_all(es_loop_t *loop);
 /* Forgets every stream, whose sockets are somebody else's now; they go back to the intake. */
 void es_loop_forget_all(es_loop_t *loop);
 
-/* ---- registry.c -------------------------------------------------------------------------------
- */
-
-struct es_entry {
-    char *name;
-    size_t name_len;
-    uint32_t streams; /* over all loops */
-    struct {
-        es_channel_t *channel; /* NULL: no stream of that loop is on it */
-        uint32_t streams;
-    } loop[];
-};
-
-typedef struct es_registry es_registry_t;
-
-es_err_t es_registry_make(int loops, es_registry_t **ret);
-void es_registry_free(es_registry_t *registry);
-es_entry_t *es_registry_find(es_registry_t *registry, es_str_t name);
-size_t es_registry_count(const es_registry_t *registry);
-/* Calls `fn` for each channel until it fails; returns that error. `fn` must not join or leave. */
-es_err_t es_registry_each(es_registry_t *registry,
-                          es_err_t (*fn)(void *ctx, const es_entry_t *entry), void *ctx);
-/* Counts one more stream of that loop on the channel. NULL: out of memory. */
-es_channel_t *es_registry_join(es_registry_t *registry, es_str_t name, int loop);
-/* Counts one less. When it was the last of its loop, returns true: the caller has the loop free it.
- */
-bool es_registry_leave(es_registry_t *registry, es_channel_t *channel, int loop);
-
-/* ---- the intake's thread ----------------------------------------------------------------------
- */
-
-typedef enum es_source_kind {
-    ES_SOURCE_DOOR,
-    ES_SOURCE_STOP,
-    ES_SOURCE_BACK,
-    ES_SOURCE_PULL,
-    ES_SOURCE_MONITOR,
-    ES_SOURCE_LINK
-} es_source_kind_t;
-
-typedef struct es_source { /* what an epoll event of the intake points to */
-    es_source_kind_t kind;
-    int fd;
-} es_source_t;
-
-typedef struct es_link {
-    es_source_t source;
-    es_wire_reader_t reader;
-    es_stream_t *reserved; /* belongs to its loop; named here until HOLD or RELEASE */
-    struct es_link *prev, *next;
-} es_link_t;
-
-typedef struct es_pull {
-    es_source_t source;
-    const char *endpoint;
-    void *socket;    /* ZeroMQ PULL; NULL: not bound yet */
-    bool complained; /* a failed bind is logged once */
-    es_source_t monitor_source;
-    void *monitor; /* ZeroMQ PAIR: tells who comes and goes; NULL: nobody does */
-    int peers;     /* publishers that are connected */
-    int listen_fd; /* ZeroMQ's; -1: no new ones are accepted */
-} es_pull_t;
-
-typedef struct es_tame { /* lets the first lines of a kind through, then counts */
-    uint64_t window_ms;  /* start of the current window */
-    unsigned int seen;
-} es_tame_t;
-
-/* What hubs before this one have counted: a restart does not begin at 0. */
-typedef struct es_carried {
-    uint64_t published, refused;
-    uint64_t deliveries, keep_alives, bytes;
-    uint64_t ended[ES_END_COUNT];
-} es_carried_t;
-
-enum { ES_LINKS_MAX = 8192 };
-
-typedef struct es_intake {
-    const es_hub_config_t *config;
-    int epoll;
-    es_source_t door, stop, back_source;
-    es_return_t back;
-    es_link_t *links;
-    size_t link_count;
-    void *zmq;
-    es_pull_t pull[ES_HUB_PULL_MAX];
-    uint64_t pull_retry_ms; /* when to try again the binds that failed; 0: none */
-    bool pull_more;         /* a socket has more than one round took */
-    es_loop_t *loops;
-    int loop_count;
-    int running; /* loops that have a thread: all, or when starting and handing over the first ones
-                  */
-    uint32_t *loop_load; /* streams given to each loop and not back yet */
-    es_registry_t *registry;
-    es_tame_t bad_input, bad_links, no_room;
-    uint64_t order;
-    uint64_t started_ms;
-    uint64_t published, refused, reserved;
-    es_carried_t carried;
-    uint64_t expect_until_ms; /* a restart is under way: end when no next hub came; 0: none is */
-    int heir;                 /* the next hub, which has everything now; -1: there is none */
-    bool done;
-} es_intake_t;
-
-/* intake.c */
-es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config);
-void es_intake_run(es_intake_t *intake);
-void es_intake_destroy(es_intake_t *intake);
-es_err_t es_intake_watch(es_intake_t *intake, es_source_t *source);
-es_err_t es_intake_start_loops(es_intake_t *intake);
-void es_intake_join_loops(es_intake_t *intake, es_order_t last); /* HALT or STOP */
-
-/* reserve.c */
-es_err_t es_intake_reserve(es_intake_t *intake, es_str_t hold, es_stream_t **ret,
-                           es_detail_t *detail);
-/* The same for a stream of the hub before; the loops stand still. `fd` -1: reserved only. `rest`:
- * what its client still has to get of a message. `fill` puts what the stream needs into the log of
- * a channel that is new to its loop. Takes `fd` when it succeeds. */
-typedef es_err_t (*es_fill_t)(void *ctx, es_loop_t *loop, es_channel_t *channel);
-es_err_t es_intake_resume(es_intake_t *intake, es_str_t hold, int fd, es_str_t rest, es_fill_t fill,
-                          void *ctx, es_stream_t **ret, es_detail_t *detail);
-void es_intake_take_back(es_intake_t *intake); /* ended streams: count, free */
-
-/* publish.c */
-void es_intake_command(es_intake_t *intake, int loop, const es_command_t *command);
-void es_intake_publish(es_intake_t *intake, es_item_t *item); /* takes the item */
-void es_intake_refused(es_intake_t *intake, const char *from, const es_detail_t *detail);
-
-/* handover.c: gives everything to the next hub and waits for its word. ES_OK: it serves. ES_EIO: it
- * died, and everything is as before. Else nobody knows: the streams that it did not get have to
- * end. */
-es_err_t es_hand_over(es_intake_t *intake, int heir);
-
-/* takeover.c: takes everything from the hub before; the loops stand still. Whatever goes wrong is
- * logged, and what came is kept. */
-void es_take_over(es_intake_t *intake, int predecessor);
-
-/* tail.c: passes on what publishers still push, until the last has gone. */
-void es_tail_run(es_intake_t *intake, int heir);
-
-/* link.c; es_link_open returns NULL when there is no room: then `fd` is closed. */
-es_link_t *es_link_open(es_intake_t *intake, int fd);
-void es_link_close(es_intake_t *intake, es_link_t *link);
-void es_link_readable(es_intake_t *intake, es_link_t *link);
-
-/* pull.c */
-es_err_t es_pull_start(es_intake_t *intake);
-void es_pull_stop(es_intake_t *intake);
-void es_pull_retry(es_intake_t *intake, uint64_t now_ms);
-void es_pull_receive(es_intake_t *intake);
-/* The next message of one part; the caller closes it. False: there is none. */
-struct zmq_msg_t;
-bool es_pull_next(es_intake_t *intake, es_pull_t *pull, struct zmq_msg_t *msg);
-void es_pull_packet(es_intake_t *intake, const char *from, es_str_t packet); /* publishes it */
-void es_pull_unbind(es_intake_t *intake);  /* no new publisher; takes what has come */
-void es_pull_rebind(es_intake_t *intake);  /* after es_pull_unbind: listen again */
-void es_pull_watch_peers(es_pull_t *pull); /* what the monitor has to tell */
-int es_pull_peers(const es_intake_t *intake);
-
-/* listener.c */
-int es_listener_ipc(const char *path); /* -1: errno tells */
-void es_listener_ipc_remove(const char *path);
-/* Frees the endpoint of a listening socket that is in an epoll set of this process, whose number
- * stays taken. False: nothing was done. */
-bool es_listener_silence(int fd);
-
-/* tame.c: may this line of its kind be logged? */
-bool es_tame_admits(es_intake_t *intake, es_tame_t *tame);
-
-/* stats.c: appends the counters, as one JSON object or in Prometheus' text format, and takes them
- * over from the JSON of the hub before. */
-void es_stats_carry(es_intake_t *intake, es_str_t json);
-es_err_t es_stats_render(es_intake_t *intake, bool prometheus, es_buf_t *out);
-
 static inline uint64_t es_now(const es_hub_config_t *config)
 {
     return config->now_ms(config->clock_ctx);
+}
+
+static inline uint64_t es_wall(const es_hub_config_t *config)
+{
+    return (config->wall_ms ? config->wall_ms : config->now_ms)(config->clock_ctx);
 }
 
 #endif

@@ -11,7 +11,7 @@
  * answer to RESERVE reaches the stream and what was published before does not; there is nothing in
  * between.
  */
-#include "hub_int.h"
+#include "intake_int.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -263,6 +263,9 @@ es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config)
         err = es_registry_make(intake->loop_count, &intake->registry);
     }
     if (err == ES_OK) {
+        err = es_limits_make(intake);
+    }
+    if (err == ES_OK) {
         err = watch_all(intake);
     }
     if (err == ES_OK && config->predecessor > 0) {
@@ -299,6 +302,7 @@ void es_intake_destroy(es_intake_t *intake)
         es_loop_destroy(&intake->loops[i]);
     }
     es_registry_free(intake->registry);
+    es_limits_free(intake);
     free(intake->loops);
     free(intake->loop_load);
     if (intake->heir >= 0) {

@@ -5,7 +5,7 @@
  * child opens another one. Closing gives up the reservation: a child that died between RESERVE and
  * HOLD leaves nothing.
  */
-#include "hub_int.h"
+#include "intake_int.h"
 
 #include <stdlib.h>
 #include <string.h>

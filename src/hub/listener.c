@@ -16,7 +16,7 @@
  *
  * The intake's thread.
  */
-#include "hub_int.h"
+#include "intake_int.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -116,7 +116,7 @@ static void on_reserve(es_loop_t *loop, es_stream_t *s)
 }
 
 /* The stream's socket is the loop's to watch. False: the stream has ended. */
-static bool go_live(es_loop_t *loop, es_stream_t *s, int fd)
+static bool go_live(es_loop_t *loop, es_stream_t *s, int fd, uint64_t keep_alive_due)
 {
     struct epoll_event ev = { .events = STREAM_EVENTS, .data.ptr = s };
 
@@ -133,16 +133,16 @@ static bool go_live(es_loop_t *loop, es_stream_t *s, int fd)
         es_stream_loop_end(s, ES_END_ERROR);
         return false;
     }
-    if (s->keep_alive_ms > 0) {
-        es_wheel_arm(&loop->wheel, &s->timer, s->last_ms + s->keep_alive_ms);
-    }
+    s->carried = es_peer_is_local(fd);
+    es_peer_watch(fd, loop->config->send_timeout_ms);
+    es_stream_loop_start_timer(s, keep_alive_due);
     return true;
 }
 
 static void on_hold(es_loop_t *loop, es_stream_t *s, int fd, uint64_t now_ms)
 {
     s->last_ms = now_ms;
-    if (go_live(loop, s, fd)) {
+    if (go_live(loop, s, fd, now_ms + s->keep_alive_ms)) {
         es_stream_loop_flush(s, now_ms);
     }
 }
@@ -161,6 +161,7 @@ static void end_streams(es_loop_t *loop)
         }
         es_stream_loop_end(s, ES_END_SHUTDOWN);
     }
+    es_end_loop_report(loop);
 }
 
 static void run_command(es_loop_t *loop, const es_command_t *cmd, uint64_t now_ms)
@@ -220,13 +221,18 @@ static void read_waste(es_loop_t *loop, es_stream_t *s)
 static void on_event(es_loop_t *loop, const struct epoll_event *ev, uint64_t now_ms)
 {
     es_stream_t *s = ev->data.ptr;
+    const bool gone = (ev->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
 
     if (s->state != ES_STREAM_LIVE) {
         return;
     }
-    if (ev->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
-        es_stream_loop_end(s, ES_END_CLIENT);
-        return;
+    if (gone || (s->carried && (ev->events & EPOLLIN))) {
+        const es_end_t end = es_end_of_event(s, ev->events);
+
+        if (gone || end == ES_END_TIMEOUT) {
+            es_stream_loop_end(s, end);
+            return;
+        }
     }
     if (ev->events & EPOLLIN) {
         read_waste(loop, s);
@@ -237,12 +243,21 @@ static void on_event(es_loop_t *loop, const struct epoll_event *ev, uint64_t now
     }
 }
 
+void es_loop_timer(es_loop_t *loop, es_timer_t *timer, uint64_t now_ms)
+{
+    if (timer == &loop->ends.timer) {
+        es_end_loop_report(loop);
+        return;
+    }
+    es_stream_loop_timer((es_stream_t *)(void *)((char *)timer - offsetof(es_stream_t, timer)),
+                         now_ms);
+}
+
 static void on_timer(void *ctx, es_timer_t *timer)
 {
-    es_stream_t *s = (es_stream_t *)(void *)((char *)timer - offsetof(es_stream_t, timer));
-    const uint64_t *now_ms = ctx;
+    es_loop_t *loop = ctx;
 
-    es_stream_loop_keep_alive(s, *now_ms);
+    es_loop_timer(loop, timer, loop->now_ms);
 }
 
 static void give_back(es_loop_t *loop)
@@ -301,7 +316,8 @@ static void *loop_main(void *arg)
             run_command(loop, &spare[k], now_ms);
         }
         flush_pass(loop, now_ms);
-        es_wheel_run(&loop->wheel, now_ms, on_timer, &now_ms);
+        loop->now_ms = now_ms;
+        es_wheel_run(&loop->wheel, now_ms, on_timer, loop);
         give_back(loop);
     }
     free(spare);
@@ -375,8 +391,9 @@ es_err_t es_loop_adopt(es_loop_t *loop, es_stream_t *stream, const es_resume_t *
     }
     if (fd >= 0) {
         stream->last_ms = now_ms > resume->idle ? now_ms - resume->idle : 0;
+        stream->stalled_ms = resume->stalled > 0 ? now_ms - resume->stalled : 0;
         stream->blocked = true;
-        (void)go_live(loop, stream, fd);
+        (void)go_live(loop, stream, fd, now_ms + resume->due);
     }
     return ES_OK;
 }
@@ -392,6 +409,7 @@ void es_loop_forget_all(es_loop_t *loop)
     while (loop->streams) {
         es_stream_loop_forget(loop->streams);
     }
+    es_end_loop_report(loop);
     give_back(loop);
 }
 

@@ -4,7 +4,7 @@
  * channel gets an order with a reference to it. All orders to loops leave through here. The
  * intake's thread.
  */
-#include "hub_int.h"
+#include "intake_int.h"
 
 #include <unistd.h>
 

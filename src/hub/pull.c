@@ -12,7 +12,7 @@
  * connected stay, because a ZeroMQ connection cannot be handed over and what is under way on it
  * would be lost: tail.c. A monitor of each socket tells how many they are.
  */
-#include "hub_int.h"
+#include "intake_int.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -9,7 +9,7 @@
  *
  * The intake's thread only.
  */
-#include "hub_int.h"
+#include "intake_int.h"
 
 #include <apr_hash.h>
 #include <apr_pools.h>

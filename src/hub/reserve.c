@@ -10,10 +10,10 @@
  *
  * The intake's thread.
  */
-#include "hub_int.h"
+#include "intake_int.h"
 
+#include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 static int least_loaded(const es_intake_t *intake)
 {
@@ -130,41 +130,10 @@ static es_err_t place(es_intake_t *intake, es_instruct_t *in, es_stream_t *s)
     return ES_OK;
 }
 
-/* Streams may use all descriptors but those that keep the hub reachable. The limit is asked each
- * time: an administrator may change it under a running process. */
-static es_err_t check_room(es_intake_t *intake, es_detail_t *detail)
-{
-    struct rlimit files;
-    uint64_t streams = 0, limit;
-    int i;
-
-    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur == RLIM_INFINITY) {
-        return ES_OK;
-    }
-    for (i = 0; i < intake->loop_count; i++) {
-        streams += intake->loop_load[i];
-    }
-    limit = files.rlim_cur / 2;
-    if (files.rlim_cur - limit > (uint64_t)intake->config->spare_files) {
-        limit = files.rlim_cur - (uint64_t)intake->config->spare_files;
-    }
-    if (streams < limit) {
-        return ES_OK;
-    }
-    (void)es_fail(detail, ES_EFULL,
-                  "%llu streams are held; the limit of %llu open files leaves room for no more",
-                  (unsigned long long)streams, (unsigned long long)files.rlim_cur);
-    if (es_tame_admits(intake, &intake->no_room)) {
-        es_log(&intake->config->log, ES_LOG_WARN, "ES0308", "a stream is refused: %s",
-               detail->text);
-    }
-    return ES_EFULL;
-}
-
 /* What a hold message says, and the stream that it describes, on no channel yet. On failure nothing
  * is left. */
-static es_err_t make_stream(es_str_t hold, es_instruct_t **ret_in, es_delivery_t *ret_delivery,
-                            es_stream_t **ret, es_detail_t *detail)
+static es_err_t make_stream(es_intake_t *intake, es_str_t hold, es_instruct_t **ret_in,
+                            es_delivery_t *ret_delivery, es_stream_t **ret, es_detail_t *detail)
 {
     es_instruct_t *in = NULL;
     es_delivery_t delivery = { 0 };
@@ -187,9 +156,35 @@ static es_err_t make_stream(es_str_t hold, es_instruct_t **ret_in, es_delivery_t
         es_instruct_free(in);
         return es_fail(detail, ES_ENOMEM, "the hub is out of memory");
     }
+    if (s->started_ms == 0) {
+        s->started_ms = es_wall(intake->config);
+    }
+    if (intake->config->stream_log <= 0) { /* the child's configuration may be another one */
+        free(s->log);
+        s->log = NULL;
+    }
     *ret_in = in;
     *ret_delivery = delivery;
     *ret = s;
+    return ES_OK;
+}
+
+/* Counts the stream with its client's and gives it to a loop. */
+static es_err_t admit(es_intake_t *intake, es_instruct_t *in, es_stream_t *s, es_detail_t *detail)
+{
+    es_err_t err = es_limits_check_client(intake, s->peer, detail);
+
+    if (err != ES_OK) {
+        return err;
+    }
+    err = es_limits_add(intake, s);
+    if (err == ES_OK) {
+        err = place(intake, in, s);
+    }
+    if (err != ES_OK) {
+        es_limits_remove(intake, s);
+        return es_fail(detail, err, "the hub is out of memory");
+    }
     return ES_OK;
 }
 
@@ -199,20 +194,19 @@ es_err_t es_intake_reserve(es_intake_t *intake, es_str_t hold, es_stream_t **ret
     es_instruct_t *in = NULL;
     es_delivery_t delivery = { 0 };
     es_stream_t *s = NULL;
-    es_err_t err = check_room(intake, detail);
+    es_err_t err = es_limits_check(intake, detail);
 
     if (err == ES_OK) {
-        err = make_stream(hold, &in, &delivery, &s, detail);
+        err = make_stream(intake, hold, &in, &delivery, &s, detail);
     }
     if (err != ES_OK) {
         return err;
     }
-    err = place(intake, in, s);
+    err = admit(intake, in, s, detail);
     if (err == ES_OK) {
         *ret = s;
     }
     else {
-        (void)es_fail(detail, err, "the hub is out of memory");
         es_stream_free(s);
     }
     es_delivery_clear(&delivery);
@@ -264,7 +258,7 @@ es_err_t es_intake_resume(es_intake_t *intake, es_str_t hold, int fd, es_str_t r
     es_instruct_t *in = NULL;
     es_delivery_t delivery = { 0 };
     es_stream_t *s = NULL;
-    es_err_t err = make_stream(hold, &in, &delivery, &s, detail);
+    es_err_t err = make_stream(intake, hold, &in, &delivery, &s, detail);
 
     if (err != ES_OK) {
         return err;
@@ -277,9 +271,13 @@ es_err_t es_intake_resume(es_intake_t *intake, es_str_t hold, int fd, es_str_t r
     }
     if (err == ES_OK) {
         s->bytes = delivery.resume->bytes;
+        err = es_limits_add(intake, s);
+    }
+    if (err == ES_OK) {
         err = place_again(intake, in, s, delivery.resume, fill, ctx);
     }
     if (err != ES_OK) {
+        es_limits_remove(intake, s);
         es_stream_free(s);
     }
     else {
@@ -309,6 +307,7 @@ void es_intake_take_back(es_intake_t *intake)
 
         leave_channels(intake, s, loop, true);
         intake->loop_load[loop]--;
+        es_limits_remove(intake, s);
         es_stream_free(s);
         s = next;
     }

@@ -5,7 +5,7 @@
  * there is now. The intake's thread; it reads the loops' counters without a lock, so figures of one
  * answer may be some deliveries apart.
  */
-#include "hub_int.h"
+#include "intake_int.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -50,17 +50,6 @@ static json_t *hub_json(const es_intake_t *intake)
     return o;
 }
 
-static json_int_t streams_given(const es_intake_t *intake)
-{
-    json_int_t sum = 0;
-    int i;
-
-    for (i = 0; i < intake->loop_count; i++) {
-        sum += intake->loop_load[i];
-    }
-    return sum;
-}
-
 static json_t *stats_object(es_intake_t *intake)
 {
     const es_carried_t *before = &intake->carried;
@@ -68,11 +57,12 @@ static json_t *stats_object(es_intake_t *intake)
     json_int_t deliveries = (json_int_t)before->deliveries;
     json_int_t keep_alives = (json_int_t)before->keep_alives;
     json_int_t bytes = (json_int_t)before->bytes;
+    json_int_t log_lost = (json_int_t)before->log_lost;
     json_t *root = json_object();
     int i;
 
     es_intake_take_back(intake); /* so that a stream that ended is not counted as reserved */
-    given = streams_given(intake);
+    given = (json_int_t)es_limits_streams(intake);
     for (i = 0; i < intake->loop_count; i++) {
         es_counters_t *c = &intake->loops[i].counters;
 
@@ -80,6 +70,7 @@ static json_t *stats_object(es_intake_t *intake)
         deliveries += load(&c->deliveries);
         keep_alives += load(&c->keep_alives);
         bytes += load(&c->bytes);
+        log_lost += load(&c->log_lost);
     }
     if (!root) {
         return NULL;
@@ -93,6 +84,7 @@ static json_t *stats_object(es_intake_t *intake)
     put(root, "deliveries", deliveries);
     put(root, "keep_alives", keep_alives);
     put(root, "bytes", bytes);
+    put(root, "log_lost", log_lost);
     json_object_set_new(root, "ended", ended_json(intake));
     return root;
 }
@@ -115,6 +107,7 @@ void es_stats_carry(es_intake_t *intake, es_str_t json)
     intake->carried.deliveries = counted(root, "deliveries");
     intake->carried.keep_alives = counted(root, "keep_alives");
     intake->carried.bytes = counted(root, "bytes");
+    intake->carried.log_lost = counted(root, "log_lost");
     for (end = 0; end < ES_END_RELEASED; end++) {
         intake->carried.ended[end] = counted(ended, es_end_name((es_end_t)end));
     }
@@ -136,6 +129,7 @@ static const struct {
     { "deliveries", "counter", "Messages written to streams." },
     { "keep_alives", "counter", "Keep-alives written to streams." },
     { "bytes", "counter", "Bytes written to streams." },
+    { "log_lost", "counter", "Lines of EventStreamLog that could not be written." },
 };
 
 static es_err_t metric(es_buf_t *b, const char *name, const char *type, const char *help)

@@ -3,8 +3,8 @@
  * A held connection: a descriptor, a cursor into each of its channels' logs, and no queue of its
  * own.
  *
- *   RESERVED ──HOLD──▶ LIVE ──client gone, close, lag, error, shutdown──▶ ENDED
- *      └────────RELEASE, shutdown─────────────────────────────────────────┘
+ *   RESERVED ──HOLD──▶ LIVE ──client gone, close, lag, timeout, error, shutdown──▶ ENDED
+ *      └────────RELEASE, shutdown──────────────────────────────────────────────────┘
  *
  * A flush gathers everything between the cursors and the heads, in the order of publishing, and
  * writes it with one sendmsg. What the socket does not take stays in the logs: the cursors go back
@@ -12,6 +12,9 @@
  * `pending`. So a slow reader costs a reference and an offset. A cursor that has fallen off its log
  * means lost messages, and the stream is cut: a client that reconnects knows where it was, one that
  * is silently skipped does not.
+ *
+ * A socket that takes nothing for EventStreamSendTimeout although bytes wait ends its stream, too.
+ * The stream's one timer serves that and its keep-alives.
  *
  * Streams with content filters or a prev-id ("tracked") are served one frame at a time.
  *
@@ -45,16 +48,6 @@ typedef struct gather {
     bool more; /* stopped before the heads were reached */
 } gather_t;
 
-const char *es_end_name(es_end_t end)
-{
-    static const char *const names[ES_END_COUNT] = {
-        [ES_END_CLIENT] = "client", [ES_END_ACTION] = "action",     [ES_END_LAG] = "lag",
-        [ES_END_ERROR] = "error",   [ES_END_SHUTDOWN] = "shutdown", [ES_END_RELEASED] = "released"
-    };
-
-    return names[end];
-}
-
 es_stream_t *es_stream_make(es_instruct_t *in, es_delivery_t *delivery)
 {
     es_stream_t *s = calloc(1, sizeof *s + in->channel_count * sizeof s->subs[0]);
@@ -68,6 +61,9 @@ es_stream_t *es_stream_make(es_instruct_t *in, es_delivery_t *delivery)
     s->uri = delivery->uri;
     delivery->peer = NULL;
     delivery->uri = NULL;
+    s->log = delivery->log;
+    delivery->log = NULL;
+    s->started_ms = delivery->started_ms;
     s->meta = in->meta;
     memset(&in->meta, 0, sizeof in->meta);
     if (in->keep_alive_len > 0) {
@@ -89,6 +85,7 @@ void es_stream_free(es_stream_t *stream)
     es_pairs_free(&stream->meta);
     free(stream->peer);
     free(stream->uri);
+    free(stream->log);
     free(stream);
 }
 
@@ -241,6 +238,21 @@ static void settle_all(es_stream_t *s)
     }
 }
 
+static void arm(es_stream_t *s);
+
+/* After a write: is the socket full, and since when does it take nothing? */
+static void set_blocked(es_stream_t *s, bool blocked, bool took_some, uint64_t now_ms)
+{
+    s->blocked = blocked;
+    if (!blocked) {
+        s->stalled_ms = 0;
+    }
+    else if (took_some || s->stalled_ms == 0) {
+        s->stalled_ms = now_ms;
+        arm(s);
+    }
+}
+
 /* Writes the gather. False: stop for now (blocked or ended). */
 static bool write_gather(es_stream_t *s, gather_t *g, uint64_t now_ms)
 {
@@ -255,7 +267,7 @@ static bool write_gather(es_stream_t *s, gather_t *g, uint64_t now_ms)
         } while (sent < 0 && errno == EINTR);
     }
     if (sent < 0 && errno != EAGAIN) {
-        es_stream_loop_end(s, errno == EPIPE || errno == ECONNRESET ? ES_END_CLIENT : ES_END_ERROR);
+        es_stream_loop_end(s, es_end_of_error(errno));
         return false;
     }
     if (sent > 0) {
@@ -263,6 +275,7 @@ static bool write_gather(es_stream_t *s, gather_t *g, uint64_t now_ms)
         es_count(&s->loop->counters.bytes, sent);
     }
     if (g->n == 0) {
+        s->stalled_ms = 0;
         return true;
     }
     s->last_ms = now_ms;
@@ -271,7 +284,7 @@ static bool write_gather(es_stream_t *s, gather_t *g, uint64_t now_ms)
         es_stream_loop_end(s, ES_END_ACTION);
         return false;
     }
-    s->blocked = !whole;
+    set_blocked(s, !whole, sent > 0, now_ms);
     return whole;
 }
 
@@ -290,6 +303,9 @@ void es_stream_loop_flush(es_stream_t *stream, uint64_t now_ms)
         es_stream_loop_end(stream, ES_END_LAG);
         return;
     }
+    if (stream->blocked && stream->stalled_ms == 0) { /* full since a keep-alive; now bytes wait */
+        set_blocked(stream, true, false, now_ms);
+    }
     while (go_on) {
         gather(&g, stream);
         go_on = write_gather(stream, &g, now_ms) && g.more;
@@ -304,7 +320,7 @@ void es_stream_loop_flush(es_stream_t *stream, uint64_t now_ms)
 
 /* Writes a frame that is on no channel: a keep-alive. The socket is not blocked and nothing is
  * pending. */
-static void write_alone(es_stream_t *s, es_frame_t *frame)
+static void write_alone(es_stream_t *s, es_frame_t *frame, uint64_t now_ms)
 {
     const es_str_t bytes = es_frame_bytes(frame, s->chunked);
     ssize_t sent;
@@ -313,7 +329,7 @@ static void write_alone(es_stream_t *s, es_frame_t *frame)
         sent = send(s->fd, bytes.p, bytes.n, MSG_DONTWAIT | MSG_NOSIGNAL);
     } while (sent < 0 && errno == EINTR);
     if (sent < 0 && errno != EAGAIN) {
-        es_stream_loop_end(s, errno == EPIPE || errno == ECONNRESET ? ES_END_CLIENT : ES_END_ERROR);
+        es_stream_loop_end(s, es_end_of_error(errno));
         return;
     }
     if (sent > 0) {
@@ -325,40 +341,79 @@ static void write_alone(es_stream_t *s, es_frame_t *frame)
         s->pending = frame;
         s->pending_off = (size_t)sent;
     }
-    s->blocked = sent < 0 || (size_t)sent < bytes.n;
-}
-
-void es_stream_loop_keep_alive(es_stream_t *stream, uint64_t now_ms)
-{
-    const bool idle = stream->keep_alive_mode == ES_KEEP_ALIVE_IDLE;
-
-    if (idle && now_ms < stream->last_ms + stream->keep_alive_ms) {
-        es_wheel_arm(&stream->loop->wheel, &stream->timer, stream->last_ms + stream->keep_alive_ms);
+    if (sent < 0) { /* it is dropped, so nothing waits */
+        s->blocked = true;
         return;
     }
-    if (!stream->blocked && !stream->pending) {
-        write_alone(stream, stream->keep_alive);
-        es_count(&stream->loop->counters.keep_alives, 1);
+    set_blocked(s, (size_t)sent < bytes.n, true, now_ms);
+}
+
+/* ---- the timer ---- */
+
+/* One timer serves both: what it is armed for is looked up when it fires. */
+static void arm(es_stream_t *s)
+{
+    const uint64_t timeout = s->loop->config->send_timeout_ms;
+    es_wheel_t *wheel = &s->loop->wheel;
+
+    if (s->keep_alive_ms > 0) {
+        es_wheel_arm_by(wheel, &s->timer, s->keep_alive_due);
+    }
+    if (s->stalled_ms > 0 && timeout > 0) {
+        es_wheel_arm_by(wheel, &s->timer, s->stalled_ms + timeout);
+    }
+}
+
+static void keep_alive(es_stream_t *s, uint64_t now_ms)
+{
+    const bool idle = s->keep_alive_mode == ES_KEEP_ALIVE_IDLE;
+
+    if (idle && now_ms < s->last_ms + s->keep_alive_ms) {
+        s->keep_alive_due = s->last_ms + s->keep_alive_ms;
+        return;
+    }
+    if (!s->blocked && !s->pending) {
+        write_alone(s, s->keep_alive, now_ms);
+        es_count(&s->loop->counters.keep_alives, 1);
+    }
+    s->last_ms = now_ms;
+    s->keep_alive_due = now_ms + s->keep_alive_ms;
+}
+
+static bool has_stalled(const es_stream_t *s, uint64_t now_ms)
+{
+    const uint64_t timeout = s->loop->config->send_timeout_ms;
+
+    return timeout > 0 && s->stalled_ms > 0 && now_ms >= s->stalled_ms + timeout;
+}
+
+void es_stream_loop_start_timer(es_stream_t *stream, uint64_t due_ms)
+{
+    stream->keep_alive_due = due_ms;
+    arm(stream);
+}
+
+void es_stream_loop_timer(es_stream_t *stream, uint64_t now_ms)
+{
+    if (has_stalled(stream, now_ms)) {
+        /* One last try: epoll tells of room only when a good part of the buffer is free, and a slow
+         * reader may have made less than that. */
+        stream->blocked = false;
+        es_stream_loop_flush(stream, now_ms);
+        if (has_stalled(stream, now_ms)) {
+            es_stream_loop_end(stream, ES_END_TIMEOUT);
+        }
+    }
+    if (stream->state == ES_STREAM_LIVE && stream->keep_alive_ms > 0 &&
+        now_ms >= stream->keep_alive_due) {
+        keep_alive(stream, now_ms);
     }
     if (stream->state == ES_STREAM_LIVE) {
-        stream->last_ms = now_ms;
-        es_wheel_arm(&stream->loop->wheel, &stream->timer, now_ms + stream->keep_alive_ms);
+        arm(stream);
     }
 }
 
 /* ---- the end ---- */
-
-static void log_end(const es_stream_t *s, es_end_t end)
-{
-    const int level = end == ES_END_LAG || end == ES_END_ERROR ? ES_LOG_WARN : ES_LOG_DEBUG;
-
-    es_log(&s->loop->config->log, level, "ES0201",
-           "stream to %s for %s ended: %s, after %llu bytes%s", s->peer ? s->peer : "?",
-           s->uri ? s->uri : "?", es_end_name(end), (unsigned long long)s->bytes,
-           end == ES_END_LAG
-               ? "; it was more than EventStreamMaxLag behind and would have missed messages"
-               : "");
-}
 
 /* Closes the descriptor. Unread bytes of the client would turn the close into a reset, and a reset
  * may overtake the last bytes that we sent: read them away first. */
@@ -412,7 +467,7 @@ void es_stream_loop_end(es_stream_t *stream, es_end_t end)
     }
     es_count(&stream->loop->counters.ended[end], 1); /* before it is missing in `streams` */
     if (stream->state == ES_STREAM_LIVE) {
-        log_end(stream, end);
+        es_end_loop_log(stream, end);
     }
     stream->end = (uint8_t)end;
     leave_loop(stream);

@@ -13,7 +13,7 @@
  * One thread. Nothing is kept here: a message is taken from ZeroMQ once the one before is answered,
  * so when the hub is slow publishers wait, as they do on the hub's own sockets.
  */
-#include "hub_int.h"
+#include "intake_int.h"
 
 #include <stdlib.h>
 #include <zmq.h>

@@ -13,7 +13,7 @@
  *
  * The intake's thread, the only one so far.
  */
-#include "hub_int.h"
+#include "intake_int.h"
 
 #include <apr_hash.h>
 #include <apr_pools.h>

@@ -4,7 +4,7 @@
  * first ten in ten seconds are written, then one line tells how many were left out. The intake's
  * thread.
  */
-#include "hub_int.h"
+#include "intake_int.h"
 
 enum {
     LINES = 10,    /* of one kind in one window */

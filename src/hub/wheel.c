@@ -53,6 +53,13 @@ void es_wheel_arm(es_wheel_t *wheel, es_timer_t *timer, uint64_t due_ms)
     wheel->armed++;
 }
 
+void es_wheel_arm_by(es_wheel_t *wheel, es_timer_t *timer, uint64_t due_ms)
+{
+    if (!timer->next || timer->due * ES_WHEEL_TICK > due_ms) {
+        es_wheel_arm(wheel, timer, due_ms);
+    }
+}
+
 void es_wheel_disarm(es_wheel_t *wheel, es_timer_t *timer)
 {
     if (timer->next) {

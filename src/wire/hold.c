@@ -22,6 +22,12 @@ static json_t *delivery_to_json(const es_delivery_t *d)
     if (o && d->uri) {
         json_object_set_new(o, "uri", json_string(d->uri));
     }
+    if (o && d->log) {
+        json_object_set_new(o, "log", json_string(d->log));
+    }
+    if (o && d->started_ms > 0) {
+        json_object_set_new(o, "started", json_integer((json_int_t)d->started_ms));
+    }
     return o;
 }
 
@@ -40,8 +46,9 @@ static json_t *resume_to_json(const es_resume_t *r, size_t channels)
         json_decref(continuous);
         return NULL;
     }
-    return json_pack("{s:o, s:o, s:I, s:I, s:I}", "behind", behind, "continuous", continuous,
-                     "bytes", (json_int_t)r->bytes, "idle", (json_int_t)r->idle, "ending",
+    return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "behind", behind, "continuous",
+                     continuous, "bytes", (json_int_t)r->bytes, "idle", (json_int_t)r->idle, "due",
+                     (json_int_t)r->due, "stalled", (json_int_t)r->stalled, "ending",
                      (json_int_t)r->ending);
 }
 
@@ -103,6 +110,21 @@ static es_err_t take_string(const json_t *o, const char *name, char **ret, es_de
     return *ret ? ES_OK : ES_ENOMEM;
 }
 
+/* The same for a time. */
+static es_err_t take_ms(const json_t *o, const char *name, uint64_t *ret, es_detail_t *detail)
+{
+    const json_t *v = json_object_get(o, name);
+
+    if (!v) {
+        return ES_OK;
+    }
+    if (!json_is_integer(v) || json_integer_value(v) < 0) {
+        return es_fail(detail, ES_EINVAL, "'delivery' contains '%s' with wrong type", name);
+    }
+    *ret = (uint64_t)json_integer_value(v);
+    return ES_OK;
+}
+
 static es_err_t delivery_from_json(const json_t *o, es_delivery_t *d, es_detail_t *detail)
 {
     const char *framing = json_string_value(json_object_get(o, "framing"));
@@ -113,7 +135,13 @@ static es_err_t delivery_from_json(const json_t *o, es_delivery_t *d, es_detail_
     }
     d->chunked = strcmp(framing, "chunked") == 0;
     err = take_string(o, "peer", &d->peer, detail);
-    return err == ES_OK ? take_string(o, "uri", &d->uri, detail) : err;
+    if (err == ES_OK) {
+        err = take_string(o, "uri", &d->uri, detail);
+    }
+    if (err == ES_OK) {
+        err = take_string(o, "log", &d->log, detail);
+    }
+    return err == ES_OK ? take_ms(o, "started", &d->started_ms, detail) : err;
 }
 
 /* A count that one hub tells the next. */
@@ -148,6 +176,8 @@ static es_err_t resume_from_json(const json_t *o, es_resume_t **ret, es_detail_t
     }
     if (!good || !take_count(json_object_get(o, "bytes"), &r->bytes) ||
         !take_count(json_object_get(o, "idle"), &r->idle) ||
+        !take_count(json_object_get(o, "due"), &r->due) ||
+        !take_count(json_object_get(o, "stalled"), &r->stalled) ||
         !take_count(json_object_get(o, "ending"), &r->ending)) {
         free(r);
         return es_fail(detail, ES_EINVAL, "'resume' is not what a hub writes");
@@ -189,5 +219,6 @@ void es_delivery_clear(es_delivery_t *delivery)
     free(delivery->peer);
     free(delivery->uri);
     free(delivery->resume);
+    free(delivery->log);
     memset(delivery, 0, sizeof *delivery);
 }

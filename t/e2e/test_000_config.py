@@ -35,6 +35,10 @@ def test_every_directive_is_accepted(conf):
         EventStreamPull tcp://127.0.0.1:65001 tcp://127.0.0.1:65002
         EventStreamThreads 3
         EventStreamMaxLag 262144
+        EventStreamMaxStreams 100000
+        EventStreamMaxStreamsPerClient 0
+        EventStreamSendTimeout 2min
+        EventStreamLog logs/streams
         <VirtualHost *>
         <Location "/app">
             EventStreamGrip On
@@ -65,6 +69,16 @@ WRONG = {
     "lag-word": ("EventStreamMaxLag big", ["EventStreamMaxLag", "big"]),
     "lag-small": ("EventStreamMaxLag 100", ["EventStreamMaxLag", "100", "16384"]),
     "lag-negative": ("EventStreamMaxLag -1", ["EventStreamMaxLag", "-1", "16384"]),
+    "streams-word": ("EventStreamMaxStreams many", ["EventStreamMaxStreams", "many", "100000000"]),
+    "streams-negative": ("EventStreamMaxStreams -1", ["EventStreamMaxStreams", "-1", "from 0"]),
+    "per-client-junk": ("EventStreamMaxStreamsPerClient 5x",
+                        ["EventStreamMaxStreamsPerClient", "5x", "whole number of streams"]),
+    "timeout-zero": ("EventStreamSendTimeout 0", ["EventStreamSendTimeout", "'0'", "1s to 1h"]),
+    "timeout-short": ("EventStreamSendTimeout 999ms", ["EventStreamSendTimeout", "999ms", "1s"]),
+    "timeout-long": ("EventStreamSendTimeout 3601", ["EventStreamSendTimeout", "3601", "1h"]),
+    "timeout-word": ("EventStreamSendTimeout soon", ["EventStreamSendTimeout", "soon", "1h"]),
+    "log-empty": ('EventStreamLog ""', ["EventStreamLog", "one argument"]),
+    "log-pipe-empty": ('EventStreamLog "|"', ["EventStreamLog", "'|'", "command"]),
     "pull-scheme": ("EventStreamPull http://127.0.0.1:5560",
                     ["EventStreamPull", "http://127.0.0.1:5560", "tcp://"]),
     "pull-no-scheme": ("EventStreamPull 127.0.0.1:5560", ["EventStreamPull", "tcp://"]),
@@ -104,6 +118,10 @@ def test_wrong_value(conf, name):
     "<VirtualHost *>\nEventStreamPull tcp://127.0.0.1:65001\n</VirtualHost>",
     "<VirtualHost *>\nEventStreamThreads 2\n</VirtualHost>",
     "<Location />\nEventStreamMaxLag 65536\n</Location>",
+    "<VirtualHost *>\nEventStreamMaxStreams 10\n</VirtualHost>",
+    "<VirtualHost *>\nEventStreamMaxStreamsPerClient 10\n</VirtualHost>",
+    "<VirtualHost *>\nEventStreamSendTimeout 10\n</VirtualHost>",
+    "<VirtualHost *>\nEventStreamLog logs/streams\n</VirtualHost>",
 ])
 def test_server_level_only(conf, text):
     directive = text.splitlines()[1]

@@ -31,9 +31,9 @@ def test_json(httpd):
     status = httpd.status()
     assert sorted(status) == sorted([
         "hub", "streams", "reserved", "channels", "published", "refused", "deliveries",
-        "keep_alives", "bytes", "ended"])
+        "keep_alives", "bytes", "log_lost", "ended"])
     assert sorted(status["hub"]) == ["pid", "threads", "uptime"]
-    assert sorted(status["ended"]) == ["action", "client", "error", "lag", "shutdown"]
+    assert sorted(status["ended"]) == ["action", "client", "error", "lag", "shutdown", "timeout"]
     assert status["hub"]["threads"] == 3
     assert status["hub"]["pid"] == httpd.find_hub()
     assert 0 <= status["hub"]["uptime"] < 600

@@ -11,7 +11,7 @@
 #define ES_HUB_FIXTURE_H
 
 #include "es_test.h"
-#include "hub_int.h"
+#include "intake_int.h"
 
 #include <apr_general.h>
 #include <dirent.h>

@@ -189,8 +189,7 @@ static inline void rig_on_timer(void *ctx, es_timer_t *timer)
 {
     rig_t *rig = ctx;
 
-    es_stream_loop_keep_alive((es_stream_t *)(void *)((char *)timer - offsetof(es_stream_t, timer)),
-                              rig->now_ms);
+    es_loop_timer(&rig->loop, timer, rig->now_ms);
 }
 
 static inline void rig_round(rig_t *rig)
@@ -216,6 +215,7 @@ static inline void rig_close(rig_t *rig)
     while (rig->loop.streams) {
         es_stream_loop_end(rig->loop.streams, ES_END_SHUTDOWN);
     }
+    es_end_loop_report(&rig->loop);
     rig_give_back(rig);
     assert_int_equal(rig->loop.counters.streams, 0);
     assert_int_equal(rig->loop.wheel.armed, 0);
@@ -247,9 +247,7 @@ static inline void rig_hold_fd(rig_t *rig, es_stream_t *s, int fd)
     s->last_ms = rig->now_ms;
     es_count(&rig->loop.counters.streams, 1);
     assert_int_equal(epoll_ctl(rig->loop.epoll, EPOLL_CTL_ADD, fd, &ev), 0);
-    if (s->keep_alive_ms > 0) {
-        es_wheel_arm(&rig->loop.wheel, &s->timer, rig->now_ms + s->keep_alive_ms);
-    }
+    es_stream_loop_start_timer(s, rig->now_ms + s->keep_alive_ms);
     es_stream_loop_flush(s, rig->now_ms);
 }
 

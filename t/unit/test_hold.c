@@ -21,7 +21,9 @@ static void comes_back_as_it_went(void **state)
         "\"meta\": {\"user\": \"x\"}}}");
     es_delivery_t to = { .chunked = true,
                          .peer = (char *)(uintptr_t) "192.0.2.7",
-                         .uri = (char *)(uintptr_t) "/a b?\"c\\" };
+                         .uri = (char *)(uintptr_t) "/a b?\"c\\",
+                         .log = (char *)(uintptr_t) "192.0.2.7 - - \"GET /\\x01\" 200\n\"host\"",
+                         .started_ms = 1795468245123 };
     es_instruct_t *back = NULL;
     es_delivery_t from = { 0 };
     es_detail_t detail;
@@ -35,6 +37,8 @@ static void comes_back_as_it_went(void **state)
     assert_true(from.chunked);
     assert_string_equal(from.peer, to.peer);
     assert_string_equal(from.uri, to.uri);
+    assert_string_equal(from.log, to.log);
+    assert_int_equal(from.started_ms, to.started_ms);
     assert_int_equal(back->hold, ES_HOLD_STREAM);
     assert_int_equal(back->channel_count, 2);
     assert_string_equal(back->channels[0].name, "a");
@@ -70,6 +74,8 @@ static void leaves_out_what_is_unknown_or_not_utf8(void **state)
     assert_false(from.chunked);
     assert_null(from.peer);
     assert_null(from.uri);
+    assert_null(from.log);
+    assert_int_equal(from.started_ms, 0);
     assert_int_equal(back->channel_count, 0);
     es_delivery_clear(&from);
     es_instruct_free(back);
@@ -138,6 +144,11 @@ static void refuses_what_is_no_hold_message(void **state)
         { "{" HOLD ", \"delivery\": {\"framing\": \"raw\", \"peer\": 1}}", "'peer'" },
         { "{" HOLD ", \"delivery\": {\"framing\": \"raw\", \"peer\": \"x\", \"uri\": []}}",
           "'uri'" },
+        { "{" HOLD ", \"delivery\": {\"framing\": \"raw\", \"uri\": \"x\", \"log\": 1}}", "'log'" },
+        { "{" HOLD ", \"delivery\": {\"framing\": \"raw\", \"log\": \"x\", \"started\": \"now\"}}",
+          "'started'" },
+        { "{" HOLD ", \"delivery\": {\"framing\": \"raw\", \"log\": \"x\", \"started\": -1}}",
+          "'started'" },
         { "{\"hold\": {\"mode\": \"stream\", \"channels\": [{\"name\": 1}]}, "
           "\"delivery\": {\"framing\": \"raw\", \"peer\": \"x\", \"uri\": \"y\"}}",
           "name" },
@@ -159,6 +170,7 @@ static void refuses_what_is_no_hold_message(void **state)
         assert_null(in);
         assert_null(d.peer);
         assert_null(d.uri);
+        assert_null(d.log);
     }
 }
 

@@ -55,7 +55,8 @@ static void a_reservation_without_memory_leaves_nothing(void **state)
         "{\"hold\": {\"mode\": \"stream\", \"channels\": [{\"name\": \"a\", \"prev-id\": \"1\", "
         "\"filters\": [\"build-id\"]}, {\"name\": \"b\"}, {\"name\": \"c\"}, {\"name\": \"d\"}], "
         "\"keep-alive\": {\"content\": \"x\"}, \"meta\": {\"user\": \"me\"}}, "
-        "\"delivery\": {\"framing\": \"raw\", \"peer\": \"192.0.2.1\", \"uri\": \"/\"}}";
+        "\"delivery\": {\"framing\": \"raw\", \"peer\": \"192.0.2.9:1\", \"uri\": \"/\", "
+        "\"log\": \"x\\ny\", \"started\": 1}}";
     rig_t rig;
     es_stream_t *s = NULL, *first;
     es_detail_t detail;
@@ -64,6 +65,9 @@ static void a_reservation_without_memory_leaves_nothing(void **state)
 
     (void)state;
     rig_open(&rig, ES_HUB_LAG_DEFAULT);
+    rig.config.max_per_client = 1; /* a count that stays behind would refuse the next try */
+    rig.config.stream_log = 1;     /* never written: it is not held */
+    assert_int_equal(es_limits_make(&rig.intake), ES_OK);
     /* One of its channels is there already. */
     first = rig_reserve(&rig, fx_hold("raw", "[{\"name\": \"b\"}]", ""));
     for (allowed = 0; err != ES_OK; allowed++) {
@@ -87,6 +91,7 @@ static void a_reservation_without_memory_leaves_nothing(void **state)
     es_stream_loop_end(s, ES_END_RELEASED);
     es_stream_loop_end(first, ES_END_RELEASED);
     rig_close(&rig);
+    es_limits_free(&rig.intake);
 }
 
 /* A message may be lost, with a log line; half of one is never sent, and the next arrives. */

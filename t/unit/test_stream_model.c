@@ -82,7 +82,8 @@ static void keep_alive(rig_t *rig, pair_t *p)
             want_add(&p->want, p->chunked, "<k>");
         }
         p->stream->last_ms = 0;
-        es_stream_loop_keep_alive(p->stream, rig->now_ms);
+        p->stream->keep_alive_due = 0;
+        es_stream_loop_timer(p->stream, rig->now_ms);
     }
 }
 

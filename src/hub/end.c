@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Why a stream ends, and what the logs are told of it.
+ *
+ * The error log: a line for each stream; at debug for ends that are ordinary life, at warn where
+ * the stream was cut. Of cuts for one reason each loop writes the first ten in ten seconds; when
+ * the ten seconds are over one line tells how many were left out. So ten thousand clients that
+ * vanish together cost some lines, and none of them is unaccounted for.
+ *
+ * EventStreamLog: one line for each stream that was held, when it ends, in one write(2). The
+ * descriptor appends, so lines of several loops (and of an older hub) do not mix; the child that
+ * formatted the line kept it below PIPE_BUF, so that holds for a pipe too. It does not block: what
+ * a full pipe does not take is lost and counted. Delivery waits for no log.
+ *
+ * The loop's thread that owns the stream.
+ */
+#include "hub_int.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+    LINES = 10,    /* of one kind in one window */
+    WINDOW = 10000 /* milliseconds */
+};
+
+/* ---- why ---- */
+
+const char *es_end_name(es_end_t end)
+{
+    static const char *const names[ES_END_COUNT] = {
+        [ES_END_CLIENT] = "client",     [ES_END_ACTION] = "action", [ES_END_LAG] = "lag",
+        [ES_END_TIMEOUT] = "timeout",   [ES_END_ERROR] = "error",   [ES_END_SHUTDOWN] = "shutdown",
+        [ES_END_RELEASED] = "released",
+    };
+
+    return names[end];
+}
+
+static bool is_cut(es_end_t end)
+{
+    return end == ES_END_LAG || end == ES_END_TIMEOUT || end == ES_END_ERROR;
+}
+
+es_end_t es_end_of_error(int err)
+{
+    if (err == 0 || err == EPIPE || err == ECONNRESET) {
+        return ES_END_CLIENT;
+    }
+    return es_peer_timed_out(err) ? ES_END_TIMEOUT : ES_END_ERROR;
+}
+
+es_end_t es_end_of_event(es_stream_t *stream, uint32_t events)
+{
+    char said[64];
+    int rounds = 16;
+    ssize_t n = 1;
+
+    if (!stream->carried) {
+        return events & EPOLLERR ? es_end_of_error(es_peer_error(stream->fd)) : ES_END_CLIENT;
+    }
+    while (n > 0 && rounds-- > 0) {
+        n = recv(stream->fd, said, sizeof said, MSG_DONTWAIT);
+        if (n > 0 && memchr(said, ES_CARRIER_TIMEOUT, (size_t)n)) {
+            return ES_END_TIMEOUT;
+        }
+    }
+    return ES_END_CLIENT;
+}
+
+/* ---- how much of it ---- */
+
+/* The window begins with its first line. */
+static bool admits(es_loop_t *loop, unsigned int *seen)
+{
+    if (!loop->ends.timer.next) {
+        es_wheel_arm(&loop->wheel, &loop->ends.timer, es_now(loop->config) + WINDOW);
+    }
+    return (*seen)++ < LINES;
+}
+
+static unsigned int beyond(unsigned int seen)
+{
+    return seen > LINES ? seen - LINES : 0;
+}
+
+void es_end_loop_report(es_loop_t *loop)
+{
+    const unsigned int lag = beyond(loop->ends.cut[ES_END_LAG]);
+    const unsigned int timeout = beyond(loop->ends.cut[ES_END_TIMEOUT]);
+    const unsigned int error = beyond(loop->ends.cut[ES_END_ERROR]);
+    const unsigned int lost = beyond(loop->ends.lost);
+
+    if (lag + timeout + error > 0) {
+        es_log(&loop->config->log, ES_LOG_WARN, "ES0205",
+               "%u more streams were cut and left out here, within %d s: lag %u, timeout %u, "
+               "error %u",
+               lag + timeout + error, WINDOW / 1000, lag, timeout, error);
+    }
+    if (lost > 0) {
+        es_log(&loop->config->log, ES_LOG_WARN, "ES0207",
+               "%u more lines of EventStreamLog were lost within %d s", lost, WINDOW / 1000);
+    }
+    es_wheel_disarm(&loop->wheel, &loop->ends.timer);
+    memset(loop->ends.cut, 0, sizeof loop->ends.cut);
+    loop->ends.lost = 0;
+}
+
+/* ---- the error log ---- */
+
+static uint64_t duration_ms(const es_stream_t *s)
+{
+    const uint64_t now = es_wall(s->loop->config);
+
+    return now > s->started_ms ? now - s->started_ms : 0; /* somebody may set the clock back */
+}
+
+/* What waits for the stream: the rest of a frame, and what its channels' logs still have. */
+static uint64_t bytes_behind(const es_stream_t *s)
+{
+    uint64_t sum = s->pending ? es_frame_bytes(s->pending, s->chunked).n - s->pending_off : 0;
+    uint16_t i;
+
+    for (i = 0; i < s->sub_count; i++) {
+        const es_channel_t *c = s->subs[i].channel;
+        uint64_t at = s->subs[i].cursor > c->tail ? s->subs[i].cursor : c->tail;
+
+        for (; at < c->head; at++) {
+            sum += es_frame_bytes(es_channel_at(c, at)->frame, s->chunked).n;
+        }
+    }
+    return sum;
+}
+
+static const char *explain(es_end_t end)
+{
+    switch (end) {
+    case ES_END_LAG:
+        return "; it was more than EventStreamMaxLag behind and would have missed messages";
+    case ES_END_TIMEOUT:
+        return "; it took nothing for EventStreamSendTimeout, or cannot be reached";
+    default:
+        return "";
+    }
+}
+
+static void log_error(es_stream_t *s, es_end_t end)
+{
+    const uint64_t ms = duration_ms(s);
+    char more[160] = "";
+
+    if (is_cut(end)) {
+        if (!admits(s->loop, &s->loop->ends.cut[end])) {
+            return;
+        }
+        snprintf(more, sizeof more, ", %" PRIu64 " bytes behind%s", bytes_behind(s), explain(end));
+    }
+    es_log(&s->loop->config->log, is_cut(end) ? ES_LOG_WARN : ES_LOG_DEBUG, "ES0201",
+           "stream to %s for %s ended: %s, after %" PRIu64 " bytes in %" PRIu64 ".%03u s%s",
+           s->peer ? s->peer : "?", s->uri ? s->uri : "?", es_end_name(end), s->bytes, ms / 1000,
+           (unsigned int)(ms % 1000), more);
+}
+
+/* ---- EventStreamLog ---- */
+
+static void log_line(es_stream_t *s, es_end_t end)
+{
+    const es_hub_config_t *config = s->loop->config;
+    const char *cut = strchr(s->log, '\n');
+    const uint64_t ms = duration_ms(s);
+    char line[PIPE_BUF];
+    ssize_t sent;
+    int n = snprintf(line, sizeof line, "%.*s %" PRIu64 " %s %" PRIu64 ".%03u %s\n",
+                     (int)(cut ? cut - s->log : 0), s->log, s->bytes, cut ? cut + 1 : s->log,
+                     ms / 1000, (unsigned int)(ms % 1000), es_end_name(end));
+
+    if (n >= (int)sizeof line) { /* no child of ours sends that much */
+        n = (int)sizeof line - 1;
+        line[n - 1] = '\n';
+    }
+    do {
+        sent = write(config->stream_log, line, (size_t)n);
+    } while (sent < 0 && errno == EINTR);
+    if (sent == n) {
+        return;
+    }
+    es_count(&s->loop->counters.log_lost, 1);
+    if (admits(s->loop, &s->loop->ends.lost)) {
+        es_log(&config->log, ES_LOG_WARN, "ES0206", "a line of EventStreamLog is lost: %s",
+               sent < 0 ? strerror(errno) : "there was room for a part of it only");
+    }
+}
+
+void es_end_loop_log(es_stream_t *stream, es_end_t end)
+{
+    log_error(stream, end);
+    if (stream->log && stream->loop->config->stream_log > 0) {
+        log_line(stream, end);
+    }
+}

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The intake: what its thread owns and what the files that run in it offer each other. The loops
+ * know nothing of this.
+ *
+ *   es_registry_t  which channels exist, and which loops have streams on them
+ *   es_link_t      a link to a child of httpd
+ *   es_pull_t      a ZeroMQ endpoint
+ *   es_intake_t    all of it
+ */
+#ifndef ES_INTAKE_INT_H
+#define ES_INTAKE_INT_H
+
+#include "hub_int.h"
+
+/* ---- registry.c -------------------------------------------------------------------------------
+ */
+
+struct es_entry {
+    char *name;
+    size_t name_len;
+    uint32_t streams; /* over all loops */
+    struct {
+        es_channel_t *channel; /* NULL: no stream of that loop is on it */
+        uint32_t streams;
+    } loop[];
+};
+
+typedef struct es_registry es_registry_t;
+
+es_err_t es_registry_make(int loops, es_registry_t **ret);
+void es_registry_free(es_registry_t *registry);
+es_entry_t *es_registry_find(es_registry_t *registry, es_str_t name);
+size_t es_registry_count(const es_registry_t *registry);
+/* Calls `fn` for each channel until it fails; returns that error. `fn` must not join or leave. */
+es_err_t es_registry_each(es_registry_t *registry,
+                          es_err_t (*fn)(void *ctx, const es_entry_t *entry), void *ctx);
+/* Counts one more stream of that loop on the channel. NULL: out of memory. */
+es_channel_t *es_registry_join(es_registry_t *registry, es_str_t name, int loop);
+/* Counts one less. When it was the last of its loop, returns true: the caller has the loop free it.
+ */
+bool es_registry_leave(es_registry_t *registry, es_channel_t *channel, int loop);
+
+/* ---- the intake's thread ----------------------------------------------------------------------
+ */
+
+typedef enum es_source_kind {
+    ES_SOURCE_DOOR,
+    ES_SOURCE_STOP,
+    ES_SOURCE_BACK,
+    ES_SOURCE_PULL,
+    ES_SOURCE_MONITOR,
+    ES_SOURCE_LINK
+} es_source_kind_t;
+
+typedef struct es_source { /* what an epoll event of the intake points to */
+    es_source_kind_t kind;
+    int fd;
+} es_source_t;
+
+typedef struct es_link {
+    es_source_t source;
+    es_wire_reader_t reader;
+    es_stream_t *reserved; /* belongs to its loop; named here until HOLD or RELEASE */
+    struct es_link *prev, *next;
+} es_link_t;
+
+typedef struct es_pull {
+    es_source_t source;
+    const char *endpoint;
+    void *socket;    /* ZeroMQ PULL; NULL: not bound yet */
+    bool complained; /* a failed bind is logged once */
+    es_source_t monitor_source;
+    void *monitor; /* ZeroMQ PAIR: tells who comes and goes; NULL: nobody does */
+    int peers;     /* publishers that are connected */
+    int listen_fd; /* ZeroMQ's; -1: no new ones are accepted */
+} es_pull_t;
+
+typedef struct es_tame { /* lets the first lines of a kind through, then counts */
+    uint64_t window_ms;  /* start of the current window */
+    unsigned int seen;
+} es_tame_t;
+
+/* What hubs before this one have counted: a restart does not begin at 0. */
+typedef struct es_carried {
+    uint64_t published, refused;
+    uint64_t deliveries, keep_alives, bytes, log_lost;
+    uint64_t ended[ES_END_COUNT];
+} es_carried_t;
+
+enum { ES_LINKS_MAX = 8192 };
+
+typedef struct es_intake {
+    const es_hub_config_t *config;
+    int epoll;
+    es_source_t door, stop, back_source;
+    es_return_t back;
+    es_link_t *links;
+    size_t link_count;
+    void *zmq;
+    es_pull_t pull[ES_HUB_PULL_MAX];
+    uint64_t pull_retry_ms; /* when to try again the binds that failed; 0: none */
+    bool pull_more;         /* a socket has more than one round took */
+    es_loop_t *loops;
+    int loop_count;
+    int running; /* loops that have a thread: all, or when starting and handing over the first ones
+                  */
+    uint32_t *loop_load; /* streams given to each loop and not back yet */
+    es_registry_t *registry;
+    es_limits_t *limits; /* streams of each client; NULL: not counted */
+    es_tame_t bad_input, bad_links, no_room, too_many, too_many_of_client;
+    uint64_t order;
+    uint64_t started_ms;
+    uint64_t published, refused, reserved;
+    es_carried_t carried;
+    uint64_t expect_until_ms; /* a restart is under way: end when no next hub came; 0: none is */
+    int heir;                 /* the next hub, which has everything now; -1: there is none */
+    bool done;
+} es_intake_t;
+
+/* intake.c */
+es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config);
+void es_intake_run(es_intake_t *intake);
+void es_intake_destroy(es_intake_t *intake);
+es_err_t es_intake_watch(es_intake_t *intake, es_source_t *source);
+es_err_t es_intake_start_loops(es_intake_t *intake);
+void es_intake_join_loops(es_intake_t *intake, es_order_t last); /* HALT or STOP */
+
+/* reserve.c */
+es_err_t es_intake_reserve(es_intake_t *intake, es_str_t hold, es_stream_t **ret,
+                           es_detail_t *detail);
+/* The same for a stream of the hub before; the loops stand still. `fd` -1: reserved only. `rest`:
+ * what its client still has to get of a message. `fill` puts what the stream needs into the log of
+ * a channel that is new to its loop. Takes `fd` when it succeeds. */
+typedef es_err_t (*es_fill_t)(void *ctx, es_loop_t *loop, es_channel_t *channel);
+es_err_t es_intake_resume(es_intake_t *intake, es_str_t hold, int fd, es_str_t rest, es_fill_t fill,
+                          void *ctx, es_stream_t **ret, es_detail_t *detail);
+void es_intake_take_back(es_intake_t *intake); /* ended streams: count, free */
+
+/* limits.c: how many streams there may be */
+es_err_t es_limits_make(es_intake_t *intake); /* counts by client when a limit asks for it */
+void es_limits_free(es_intake_t *intake);     /* every stream is back */
+uint64_t es_limits_streams(const es_intake_t *intake); /* reserved and live */
+/* May there be one more, and one more of that client (`peer`, as in es_delivery_t)? ES_EFULL:
+ * `detail` names the limit and the numbers; they are logged too. */
+es_err_t es_limits_check(es_intake_t *intake, es_detail_t *detail);
+es_err_t es_limits_check_client(es_intake_t *intake, const char *peer, es_detail_t *detail);
+es_err_t es_limits_add(es_intake_t *intake, es_stream_t *stream); /* whatever the limits say */
+void es_limits_remove(es_intake_t *intake, es_stream_t *stream);
+
+/* publish.c */
+void es_intake_command(es_intake_t *intake, int loop, const es_command_t *command);
+void es_intake_publish(es_intake_t *intake, es_item_t *item); /* takes the item */
+void es_intake_refused(es_intake_t *intake, const char *from, const es_detail_t *detail);
+
+/* handover.c: gives everything to the next hub and waits for its word. ES_OK: it serves. ES_EIO: it
+ * died, and everything is as before. Else nobody knows: the streams that it did not get have to
+ * end. */
+es_err_t es_hand_over(es_intake_t *intake, int heir);
+
+/* takeover.c: takes everything from the hub before; the loops stand still. Whatever goes wrong is
+ * logged, and what came is kept. */
+void es_take_over(es_intake_t *intake, int predecessor);
+
+/* tail.c: passes on what publishers still push, until the last has gone. */
+void es_tail_run(es_intake_t *intake, int heir);
+
+/* link.c; es_link_open returns NULL when there is no room: then `fd` is closed. */
+es_link_t *es_link_open(es_intake_t *intake, int fd);
+void es_link_close(es_intake_t *intake, es_link_t *link);
+void es_link_readable(es_intake_t *intake, es_link_t *link);
+
+/* pull.c */
+es_err_t es_pull_start(es_intake_t *intake);
+void es_pull_stop(es_intake_t *intake);
+void es_pull_retry(es_intake_t *intake, uint64_t now_ms);
+void es_pull_receive(es_intake_t *intake);
+/* The next message of one part; the caller closes it. False: there is none. */
+struct zmq_msg_t;
+bool es_pull_next(es_intake_t *intake, es_pull_t *pull, struct zmq_msg_t *msg);
+void es_pull_packet(es_intake_t *intake, const char *from, es_str_t packet); /* publishes it */
+void es_pull_unbind(es_intake_t *intake);  /* no new publisher; takes what has come */
+void es_pull_rebind(es_intake_t *intake);  /* after es_pull_unbind: listen again */
+void es_pull_watch_peers(es_pull_t *pull); /* what the monitor has to tell */
+int es_pull_peers(const es_intake_t *intake);
+
+/* listener.c */
+int es_listener_ipc(const char *path); /* -1: errno tells */
+void es_listener_ipc_remove(const char *path);
+/* Frees the endpoint of a listening socket that is in an epoll set of this process, whose number
+ * stays taken. False: nothing was done. */
+bool es_listener_silence(int fd);
+
+/* tame.c: may this line of its kind be logged? */
+bool es_tame_admits(es_intake_t *intake, es_tame_t *tame);
+
+/* stats.c: appends the counters, as one JSON object or in Prometheus' text format, and takes them
+ * over from the JSON of the hub before. */
+void es_stats_carry(es_intake_t *intake, es_str_t json);
+es_err_t es_stats_render(es_intake_t *intake, bool prometheus, es_buf_t *out);
+
+#endif
