@@ -21,6 +21,7 @@ static void register_hooks(apr_pool_t *p)
 
     (void)p;
     es_adopt_register_hooks();
+    es_stopping_register_hooks();
     ap_hook_post_config(es_supervise_post_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_monitor(es_supervise_monitor, NULL, NULL, APR_HOOK_MIDDLE);

@@ -11,7 +11,11 @@
 #include "apr_file_io.h"
 #include "util_md5.h"
 
-enum { KEY_FILE_MAX = 16384 };
+enum {
+    KEY_FILE_MAX = 16384,
+    DRAIN_DEFAULT = 10, /* seconds */
+    DRAIN_MAX = 3600
+};
 
 /* Signs Grip-Sig where no key is configured. Made by the parent, the same in all children. */
 static es_key_t random_key;
@@ -24,6 +28,7 @@ void *es_server_conf_create(apr_pool_t *p, server_rec *s)
     c->pull = apr_array_make(p, 0, sizeof(const char *));
     c->threads = ES_UNSET;
     c->max_lag = ES_UNSET;
+    c->drain = apr_time_from_sec(DRAIN_DEFAULT);
     return c;
 }
 
@@ -126,6 +131,28 @@ static const char *set_max_lag(cmd_parms *cmd, void *dummy, const char *arg)
                : parse_number(cmd, arg, ES_HUB_LAG_MIN, (apr_int64_t)1 << 32, "bytes", &c->max_lag);
 }
 
+static const char *set_drain(cmd_parms *cmd, void *dummy, const char *arg)
+{
+    es_server_conf_t *c = ap_get_module_config(cmd->server->module_config, &eventstream_module);
+    const char *wrong = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    apr_interval_time_t time = -1;
+
+    (void)dummy;
+    if (wrong) {
+        return wrong;
+    }
+    errno = 0; /* httpd looks at it, and does not reset it everywhere */
+    if (!apr_isdigit(*arg) || ap_timeout_parameter_parse(arg, &time, "s") != APR_SUCCESS ||
+        time < 0 || time > apr_time_from_sec(DRAIN_MAX)) {
+        return apr_psprintf(cmd->pool,
+                            "%s: '%s' is not accepted; give a time from 0 to %d s, as a whole "
+                            "number of seconds or with a unit (ms, s, mi, h)",
+                            cmd->cmd->name, arg, DRAIN_MAX);
+    }
+    c->drain = time;
+    return NULL;
+}
+
 /* The content of a key file without white space at its ends. */
 static const char *read_key_file(cmd_parms *cmd, const char *name, es_str_t *ret)
 {
@@ -214,6 +241,9 @@ const command_rec es_commands[] = {
     AP_INIT_TAKE1(
         "EventStreamMaxLag", set_max_lag, NULL, RSRC_CONF,
         "bytes that a stream may be behind its channel before it is cut (default: 1048576)"),
+    AP_INIT_TAKE1("EventStreamDrain", set_drain, NULL, RSRC_CONF,
+                  "time over which a child that stops gracefully ends its HTTP/2 streams, 0 to "
+                  "3600 s (default: 10)"),
     AP_INIT_FLAG("EventStreamGrip", ap_set_flag_slot, (void *)APR_OFFSETOF(es_dir_conf_t, grip),
                  ACCESS_CONF | RSRC_CONF,
                  "On: answers of the application here may hold the client's connection by GRIP "

@@ -37,9 +37,10 @@ enum { ES_UNSET = -1 };
 
 /* Process-wide settings; only the main server's are used. */
 typedef struct es_server_conf {
-    apr_array_header_t *pull; /* const char *: EventStreamPull */
-    int threads;              /* EventStreamThreads */
-    apr_int64_t max_lag;      /* EventStreamMaxLag, bytes */
+    apr_array_header_t *pull;  /* const char *: EventStreamPull */
+    int threads;               /* EventStreamThreads */
+    apr_int64_t max_lag;       /* EventStreamMaxLag, bytes */
+    apr_interval_time_t drain; /* EventStreamDrain */
 } es_server_conf_t;
 
 /* Settings of a location. */
@@ -71,6 +72,7 @@ int es_supervise_door(void); /* a child's end of the door */
 /* hub_main.c: the hub process. Every stream is a descriptor, in the hub, and two in a child that
  * relays TLS: es_raise_descriptor_limit takes all that the hard limit allows. */
 void es_raise_descriptor_limit(server_rec *s);
+void es_set_title(const char *title, const char *name); /* of this process, and of its thread */
 /* From fork to exit; does not return. */
 void es_hub_main(server_rec *s, apr_pool_t *p, int door) __attribute__((noreturn));
 
@@ -117,6 +119,17 @@ void es_relay_child_init(apr_pool_t *pchild, server_rec *s);
 /* pump.c: everything else, in the handler's own thread. Gives the link back. `chunked`: the hub was
  * told to write chunks. Returns when the stream has ended; what it returns is for httpd. */
 int es_pump(request_rec *r, es_hublink_t *link, bool chunked);
+
+/* stopping.c: a child, any thread */
+typedef enum es_stopping { /* each is more urgent than the one before */
+                           ES_STOPPING_NOT,
+                           ES_STOPPING_GRACEFULLY,
+                           ES_STOPPING_AT_ONCE
+} es_stopping_t;
+
+void es_stopping_register_hooks(void);
+es_stopping_t es_stopping(void);
+bool es_mpm_is_threaded(void); /* event, worker; not prefork */
 
 /* grip.c, grip_filter.c */
 typedef enum es_grip_state {

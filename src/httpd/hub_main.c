@@ -39,10 +39,10 @@ static uint64_t monotonic_ms(void *ctx)
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-/* Puts the title where ps looks: over the command line that httpd was started with, as long as that
- * is. The kernel tells where it lies in fields 48 and 49 of /proc/self/stat. Without them the
- * thread name has to do. */
-static void set_title(const char *title)
+/* Puts the title where ps looks (`name` is the thread's): over the command line that httpd was
+ * started with, as long as that is. The kernel tells where it lies in fields 48 and 49 of
+ * /proc/self/stat. Without them the thread name has to do. */
+void es_set_title(const char *title, const char *name)
 {
     unsigned long start = 0, end = 0;
     char line[2048];
@@ -51,7 +51,7 @@ static void set_title(const char *title)
     size_t n;
     int field;
 
-    prctl(PR_SET_NAME, "eventstream-hub", 0, 0, 0);
+    prctl(PR_SET_NAME, name, 0, 0, 0);
     if (!f) {
         return;
     }
@@ -135,7 +135,7 @@ void es_hub_main(server_rec *s, apr_pool_t *p, int door)
                      ESLOGNO(0011) "the hub cannot start: signals");
         _exit(1);
     }
-    set_title("httpd: eventstream hub");
+    es_set_title("httpd: eventstream hub", "eventstream-hub");
     ap_close_listeners();
     es_raise_descriptor_limit(s);
     if (ap_run_drop_privileges(p, s) != 0) {
