@@ -35,6 +35,7 @@ def test_every_directive_is_accepted(conf):
         EventStreamPull tcp://127.0.0.1:65001 tcp://127.0.0.1:65002
         EventStreamThreads 3
         EventStreamMaxLag 262144
+        EventStreamDrain 2mi
         <VirtualHost *>
         <Location "/app">
             EventStreamGrip On
@@ -62,6 +63,10 @@ WRONG = {
     "threads-many": ("EventStreamThreads 65", ["EventStreamThreads", "65", "64"]),
     "threads-word": ("EventStreamThreads many", ["EventStreamThreads", "many", "64"]),
     "threads-junk": ("EventStreamThreads 2x", ["EventStreamThreads", "2x"]),
+    "drain-word": ("EventStreamDrain soon", ["EventStreamDrain", "soon", "0 to 3600 s"]),
+    "drain-unit": ("EventStreamDrain 5x", ["EventStreamDrain", "5x", "ms, s, mi, h"]),
+    "drain-long": ("EventStreamDrain 3601", ["EventStreamDrain", "3601", "3600"]),
+    "drain-negative": ("EventStreamDrain -1", ["EventStreamDrain", "-1", "3600"]),
     "lag-word": ("EventStreamMaxLag big", ["EventStreamMaxLag", "big"]),
     "lag-small": ("EventStreamMaxLag 100", ["EventStreamMaxLag", "100", "16384"]),
     "lag-negative": ("EventStreamMaxLag -1", ["EventStreamMaxLag", "-1", "16384"]),
@@ -104,6 +109,7 @@ def test_wrong_value(conf, name):
     "<VirtualHost *>\nEventStreamPull tcp://127.0.0.1:65001\n</VirtualHost>",
     "<VirtualHost *>\nEventStreamThreads 2\n</VirtualHost>",
     "<Location />\nEventStreamMaxLag 65536\n</Location>",
+    "<VirtualHost *>\nEventStreamDrain 5\n</VirtualHost>",
 ])
 def test_server_level_only(conf, text):
     directive = text.splitlines()[1]
