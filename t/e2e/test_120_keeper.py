@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import ssl
+import subprocess
 import threading
 
 import psutil
@@ -114,8 +115,8 @@ def opened(server, path, **args):
     raise AssertionError("50 connections in a row were dropped")
 
 
-def retire(server, old=None):
-    """Every child of now, or of `old`, makes room for another."""
+def retire(server, old=None, keeper=True):
+    """Every child of now, or of `old`, makes room for another, and leaves a keeper."""
     old = old or children(server)
 
     def gone():
@@ -123,7 +124,7 @@ def retire(server, old=None):
         return not old & children(server)
 
     wait_until(gone, lambda: f"{old & children(server)} to retire", timeout=90, interval=0.001)
-    assert keepers(server)
+    assert bool(keepers(server)) == keeper
 
 
 def pool_of(server, path, count, wrap):
@@ -219,6 +220,7 @@ def test_stalled_readers(httpd, origin, channel, push, version):
     path = origin.hold(channel, b"")
     wrap = sse.tls(TLS_CA, VERSIONS[version])
     whole = b""
+    before = httpd.status()["bytes"]
     reader = opened(httpd, path, wrap=wrap)
     stalled = [opened(httpd, path, wrap=wrap, rcvbuf=4096) for _ in range(4)]
     try:
@@ -232,6 +234,8 @@ def test_stalled_readers(httpd, origin, channel, push, version):
                 want = len(stalled[n % 4].body) + 1000 * n  # some bytes more for one of them
                 stalled[n % 4].wait(lambda: len(stalled[n % 4].body) >= want, "some bytes")
             if n == 12:
+                written = httpd.status()["bytes"] - before
+                assert written < 5 * len(whole), "the kernel's buffers took everything"
                 retire(httpd)
         reader.wait_body(whole)
         assert all(len(s.body) < len(whole) and not s.eof for s in stalled)
@@ -368,6 +372,35 @@ def test_hub_is_killed(httpd, origin, channel, wrap):
     httpd.allow(r"ES0\d\d\d")
 
 
+def forbid_fork(pid):
+    """Sets a child's limit of processes to 0: as its own user, who may do that without being root."""
+    p = psutil.Process(pid)
+    user = {}
+    if os.geteuid() == 0:
+        user = {"user": p.uids().real, "group": p.gids().real, "extra_groups": []}
+    subprocess.run(["prlimit", f"--pid={pid}", "--nproc=0:0"], check=True, **user)
+
+
+def test_no_process_to_be_had(httpd, origin, channel, push, wrap):
+    """The fork fails: the streams end with close_notify, the log says why, the server goes on."""
+    path = origin.hold(channel, b"open.")
+    with pool_of(httpd, path, 6, wrap) as pool:
+        wait_status(httpd, streams=6)
+        since = httpd.log_mark()
+        for pid in children(httpd):
+            forbid_fork(pid)
+        retire(httpd, keeper=False)
+        pool.wait_all(lambda s: s.eof, "the end")
+        assert not [s for s in pool.streams if s.reset]
+        httpd.wait_log(r"ES0082", since)
+    httpd.allow(r"ES0082")
+    with opened(httpd, path, wrap=wrap) as s:
+        push.bare(item(channel, "one."))
+        push.bare(close_item(channel))
+        s.wait_clean_end()
+        assert s.body == b"open.one."
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGWINCH], ids=["stop", "graceful-stop"])
 def test_stop(own, origin, channel, wrap, number):
     """Keepers of before, and a reader who has stopped: all ends with the server. The harness looks
@@ -389,6 +422,8 @@ def test_stop(own, origin, channel, wrap, number):
         own.stop(number)
         pool.wait_all(lambda s: s.eof, "the end")
         assert not [s for s in pool.streams if s.reset]
+        # prefork signals its whole process group: keepers end before the hub has ended each stream
+        assert MPM == "prefork" or not [s for s in pool.streams if not s.ended]
         stalled.close()
 
 
@@ -407,4 +442,6 @@ def test_reload(own, origin, channel, wrap, how):
             push.bare(item(channel, "after"))
             pool.wait_all(lambda s: s.eof or s.body == b"open.after", "its end or the message")
         assert not [s for s in pool.streams if s.reset]
+        if how == "graceful" or MPM != "prefork":
+            assert not [s for s in pool.streams if s.eof and not s.ended]
     wait_until(lambda: not keepers(own), lambda: f"keepers {keepers(own)} to leave")
