@@ -54,6 +54,14 @@ static void watch(int op, es_side_t *side, uint32_t events)
 
 /* ---- the end of a stream ---- */
 
+/* close() alone does not take a descriptor out of the set while another process has a copy of it: a
+ * child that has just forked the keeper, or one that httpd forks for a CGI program. */
+static void leave_set(es_side_t *side)
+{
+    (void)epoll_ctl(set.epoll, EPOLL_CTL_DEL, side->fd, NULL);
+    close(side->fd);
+}
+
 /* `politely`: everything was written, so the client is told that nothing follows. */
 static void stream_end(es_adopted_t *s, bool politely)
 {
@@ -68,8 +76,8 @@ static void stream_end(es_adopted_t *s, bool politely)
     SSL_set_shutdown(s->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN); /* keep its session good */
     SSL_free(s->ssl);
     ERR_clear_error();
-    close(s->up.fd);
-    close(s->down.fd);
+    leave_set(&s->up);
+    leave_set(&s->down);
     free(s->rest);
     set.leaving -= s->leave_by != 0;
     set.count--;
