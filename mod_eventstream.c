@@ -22,6 +22,7 @@ static void register_hooks(apr_pool_t *p)
     (void)p;
     es_adopt_register_hooks();
     ap_hook_open_logs(es_stream_log_open, NULL, NULL, APR_HOOK_MIDDLE);
+    es_stopping_register_hooks();
     ap_hook_post_config(es_supervise_post_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_monitor(es_supervise_monitor, NULL, NULL, APR_HOOK_MIDDLE);

@@ -20,6 +20,7 @@
 #include "mod_ssl.h"
 #include "mod_ssl_openssl.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -29,6 +30,7 @@ typedef struct adoptable {
     SSL *ssl; /* mod_ssl's; ours too once `taken` */
     bool taken;
     bool closed; /* the client's close_notify was read before: it will not come again */
+    BIO *bio;    /* on `down`: made early, so that nothing can fail where nobody could be told */
     int down, up;
 } adoptable_t;
 
@@ -49,21 +51,13 @@ static void no_info(const SSL *ssl, int where, int ret)
 static apr_status_t after_connection(void *data)
 {
     adoptable_t *a = data;
-    BIO *bio;
 
     if (!a->taken) {
         return APR_SUCCESS;
     }
-    bio = BIO_new_socket(a->down, BIO_NOCLOSE);
-    if (!bio) {
-        SSL_free(a->ssl);
-        close(a->down);
-        close(a->up);
-        return APR_ENOMEM;
-    }
     SSL_set_app_data(a->ssl, NULL);
     SSL_set_info_callback(a->ssl, no_info);
-    SSL_set_bio(a->ssl, bio, bio);
+    SSL_set_bio(a->ssl, a->bio, a->bio);
     SSL_set_shutdown(a->ssl, a->closed ? SSL_RECEIVED_SHUTDOWN : 0);
     SSL_set_options(a->ssl, SSL_OP_NO_RENEGOTIATION);
     SSL_set_mode(a->ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
@@ -121,34 +115,52 @@ bool es_adopt_possible(request_rec *r)
     return a && a->ssl && es_relay_runs() && ap_ssl_conn_is_ssl(c) && ap_get_conn_socket(c);
 }
 
+/* A duplicate of the client's socket, and a BIO on it. */
+static bool take_socket(request_rec *r, adoptable_t *a)
+{
+    apr_os_sock_t fd = -1;
+
+    if (apr_os_sock_get(&fd, ap_get_conn_socket(r->connection)) != APR_SUCCESS) {
+        return false;
+    }
+    a->down = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (a->down < 0) {
+        return false;
+    }
+    a->bio = BIO_new_socket(a->down, BIO_NOCLOSE);
+    if (!a->bio) {
+        close(a->down);
+        errno = ENOMEM;
+        return false;
+    }
+    return true;
+}
+
 es_err_t es_adopt(request_rec *r, es_hublink_t *link)
 {
     adoptable_t *a = adoptable(r->connection);
-    apr_os_sock_t fd = -1;
     int pair[2];
     es_err_t err = look_at_input(r, a->ssl);
 
     if (err != ES_OK) {
         return err;
     }
-    if (apr_os_sock_get(&fd, ap_get_conn_socket(r->connection)) != APR_SUCCESS ||
-        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0) {
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0) {
         return ES_EIO;
     }
-    es_peer_watch(fd, es_send_timeout_ms(r->server));
-    fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    err = fd < 0 ? ES_EIO : es_hublink_tell(link, ES_WIRE_HOLD, pair[0]);
+    err = take_socket(r, a) ? es_hublink_tell(link, ES_WIRE_HOLD, pair[0]) : ES_EIO;
     close(pair[0]);
     if (err != ES_OK) {
         close(pair[1]);
-        if (fd >= 0) {
-            close(fd);
+        if (a->bio) {
+            BIO_free(a->bio);
+            close(a->down);
         }
         return err;
     }
+    es_peer_watch(a->down, es_send_timeout_ms(r->server));
     SSL_up_ref(a->ssl);
     a->closed = (SSL_get_shutdown(a->ssl) & SSL_RECEIVED_SHUTDOWN) != 0; /* while we looked */
-    a->down = fd;
     a->up = pair[1];
     a->taken = true;
     return ES_OK;

@@ -11,7 +11,10 @@
 #include "apr_file_io.h"
 #include "util_md5.h"
 
-enum { KEY_FILE_MAX = 16384 };
+enum {
+    KEY_FILE_MAX = 16384,
+    DRAIN_DEFAULT = 10 /* seconds */
+};
 
 /* Signs Grip-Sig where no key is configured. Made by the parent, the same in all children. */
 static es_key_t random_key;
@@ -25,6 +28,7 @@ void *es_server_conf_create(apr_pool_t *p, server_rec *s)
     c->threads = ES_UNSET;
     c->max_lag = ES_UNSET;
     c->send_timeout = ES_UNSET;
+    c->drain = apr_time_from_sec(DRAIN_DEFAULT);
     return c;
 }
 
@@ -147,24 +151,41 @@ static const char *set_max_per_client(cmd_parms *cmd, void *dummy, const char *a
     return wrong ? wrong : parse_number(cmd, arg, 0, STREAMS_MAX, "streams", &c->max_per_client);
 }
 
-static const char *set_send_timeout(cmd_parms *cmd, void *dummy, const char *arg)
+/* A time from `min` seconds to an hour, or a sentence about what is wrong. */
+static const char *parse_time(cmd_parms *cmd, const char *arg, int min, apr_interval_time_t *ret)
 {
-    es_server_conf_t *c = ap_get_module_config(cmd->server->module_config, &eventstream_module);
     const char *wrong = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-    apr_interval_time_t t = 0;
+    apr_interval_time_t time = -1;
 
-    (void)dummy;
     if (wrong) {
         return wrong;
     }
-    if (ap_timeout_parameter_parse(arg, &t, "s") != APR_SUCCESS || t < apr_time_from_sec(1) ||
-        t > apr_time_from_sec(ES_HUB_SEND_TIMEOUT_MAX)) {
+    errno = 0; /* httpd looks at it, and does not reset it everywhere */
+    if (!apr_isdigit(*arg) || ap_timeout_parameter_parse(arg, &time, "s") != APR_SUCCESS ||
+        time < apr_time_from_sec(min) || time > apr_time_from_sec(3600)) {
         return apr_psprintf(cmd->pool,
-                            "%s: '%s' is not accepted; give a time from 1s to 1h, e.g. 60s or 2min",
-                            cmd->cmd->name, arg);
+                            "%s: '%s' is not accepted; give a time from %d s to 1 h, as a whole "
+                            "number of seconds or with a unit: ms, s, min, h",
+                            cmd->cmd->name, arg, min);
     }
-    c->send_timeout = t;
+    *ret = time;
     return NULL;
+}
+
+static const char *set_send_timeout(cmd_parms *cmd, void *dummy, const char *arg)
+{
+    es_server_conf_t *c = ap_get_module_config(cmd->server->module_config, &eventstream_module);
+
+    (void)dummy;
+    return parse_time(cmd, arg, 1, &c->send_timeout);
+}
+
+static const char *set_drain(cmd_parms *cmd, void *dummy, const char *arg)
+{
+    es_server_conf_t *c = ap_get_module_config(cmd->server->module_config, &eventstream_module);
+
+    (void)dummy;
+    return parse_time(cmd, arg, 0, &c->drain);
 }
 
 static const char *set_stream_log(cmd_parms *cmd, void *dummy, const char *arg)
@@ -286,6 +307,9 @@ const command_rec es_commands[] = {
     AP_INIT_TAKE1(
         "EventStreamLog", set_stream_log, NULL, RSRC_CONF,
         "file or \"|command\" that gets a line for each stream that ends (default: none)"),
+    AP_INIT_TAKE1("EventStreamDrain", set_drain, NULL, RSRC_CONF,
+                  "time over which a child that stops gracefully ends its HTTP/2 streams, 0 to 1h "
+                  "(default: 10s)"),
     AP_INIT_FLAG("EventStreamGrip", ap_set_flag_slot, (void *)APR_OFFSETOF(es_dir_conf_t, grip),
                  ACCESS_CONF | RSRC_CONF,
                  "On: answers of the application here may hold the client's connection by GRIP "

@@ -48,6 +48,7 @@ typedef struct es_server_conf {
     apr_int64_t max_streams;          /* EventStreamMaxStreams; 0: no limit */
     apr_int64_t max_per_client;       /* EventStreamMaxStreamsPerClient; 0: no limit */
     apr_interval_time_t send_timeout; /* EventStreamSendTimeout */
+    apr_interval_time_t drain;        /* EventStreamDrain */
     const char *stream_log;           /* EventStreamLog; NULL: none */
 } es_server_conf_t;
 
@@ -91,6 +92,7 @@ int es_supervise_door(void); /* a child's end of the door */
 /* hub_main.c: the hub process. Every stream is a descriptor, in the hub, and two in a child that
  * relays TLS: es_raise_descriptor_limit takes all that the hard limit allows. */
 void es_raise_descriptor_limit(server_rec *s);
+void es_set_title(const char *title, const char *name); /* of this process, and of its thread */
 /* From fork to exit; does not return. */
 void es_hub_main(server_rec *s, apr_pool_t *p, es_door_t *door) __attribute__((noreturn));
 
@@ -145,6 +147,17 @@ void es_relay_child_init(apr_pool_t *pchild, server_rec *s);
 /* pump.c: everything else, in the handler's own thread. Gives the link back. `chunked`: the hub was
  * told to write chunks. Returns when the stream has ended; what it returns is for httpd. */
 int es_pump(request_rec *r, es_hublink_t *link, bool chunked);
+
+/* stopping.c: a child, any thread */
+typedef enum es_stopping { /* each is more urgent than the one before */
+                           ES_STOPPING_NOT,
+                           ES_STOPPING_GRACEFULLY,
+                           ES_STOPPING_AT_ONCE
+} es_stopping_t;
+
+void es_stopping_register_hooks(void);
+es_stopping_t es_stopping(void);
+bool es_mpm_is_threaded(void); /* event, worker; not prefork */
 
 /* grip.c, grip_filter.c */
 typedef enum es_grip_state {

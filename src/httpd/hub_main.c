@@ -46,10 +46,10 @@ static uint64_t wall_ms(void *ctx)
     return (uint64_t)apr_time_as_msec(apr_time_now());
 }
 
-/* Puts the title where ps looks: over the command line that httpd was started with, as long as that
- * is. The kernel tells where it lies in fields 48 and 49 of /proc/self/stat. Without them the
- * thread name has to do. */
-static void set_title(const char *title, const char *name)
+/* Puts the title where ps looks (`name` is the thread's): over the command line that httpd was
+ * started with, as long as that is. The kernel tells where it lies in fields 48 and 49 of
+ * /proc/self/stat. Without them the thread name has to do. */
+void es_set_title(const char *title, const char *name)
 {
     unsigned long start = 0, end = 0;
     char line[2048];
@@ -172,7 +172,7 @@ static void serves_no_more(const es_door_t *door)
 static void leaves(void *ctx)
 {
     serves_no_more(ctx);
-    set_title("httpd: eventstream tail", "eventstream-tl");
+    es_set_title("httpd: eventstream tail", "eventstream-tl");
 }
 
 void es_hub_main(server_rec *s, apr_pool_t *p, es_door_t *door)
@@ -206,7 +206,7 @@ void es_hub_main(server_rec *s, apr_pool_t *p, es_door_t *door)
                      ESLOGNO(0011) "the hub cannot start: signals");
         _exit(1);
     }
-    set_title("httpd: eventstream hub", "eventstream-hub");
+    es_set_title("httpd: eventstream hub", "eventstream-hub");
     ap_close_listeners();
     es_raise_descriptor_limit(s);
     if (ap_run_drop_privileges(p, s) != 0) {

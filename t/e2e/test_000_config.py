@@ -39,6 +39,7 @@ def test_every_directive_is_accepted(conf):
         EventStreamMaxStreamsPerClient 0
         EventStreamSendTimeout 2min
         EventStreamLog logs/streams
+        EventStreamDrain 2min
         <VirtualHost *>
         <Location "/app">
             EventStreamGrip On
@@ -66,6 +67,10 @@ WRONG = {
     "threads-many": ("EventStreamThreads 65", ["EventStreamThreads", "65", "64"]),
     "threads-word": ("EventStreamThreads many", ["EventStreamThreads", "many", "64"]),
     "threads-junk": ("EventStreamThreads 2x", ["EventStreamThreads", "2x"]),
+    "drain-word": ("EventStreamDrain soon", ["EventStreamDrain", "soon", "0 s to 1 h"]),
+    "drain-unit": ("EventStreamDrain 5x", ["EventStreamDrain", "5x", "ms, s, min, h"]),
+    "drain-long": ("EventStreamDrain 3601", ["EventStreamDrain", "3601", "1 h"]),
+    "drain-negative": ("EventStreamDrain -1", ["EventStreamDrain", "-1", "1 h"]),
     "lag-word": ("EventStreamMaxLag big", ["EventStreamMaxLag", "big"]),
     "lag-small": ("EventStreamMaxLag 100", ["EventStreamMaxLag", "100", "16384"]),
     "lag-negative": ("EventStreamMaxLag -1", ["EventStreamMaxLag", "-1", "16384"]),
@@ -73,10 +78,10 @@ WRONG = {
     "streams-negative": ("EventStreamMaxStreams -1", ["EventStreamMaxStreams", "-1", "from 0"]),
     "per-client-junk": ("EventStreamMaxStreamsPerClient 5x",
                         ["EventStreamMaxStreamsPerClient", "5x", "whole number of streams"]),
-    "timeout-zero": ("EventStreamSendTimeout 0", ["EventStreamSendTimeout", "'0'", "1s to 1h"]),
-    "timeout-short": ("EventStreamSendTimeout 999ms", ["EventStreamSendTimeout", "999ms", "1s"]),
-    "timeout-long": ("EventStreamSendTimeout 3601", ["EventStreamSendTimeout", "3601", "1h"]),
-    "timeout-word": ("EventStreamSendTimeout soon", ["EventStreamSendTimeout", "soon", "1h"]),
+    "timeout-zero": ("EventStreamSendTimeout 0", ["EventStreamSendTimeout", "'0'", "1 s to 1 h"]),
+    "timeout-short": ("EventStreamSendTimeout 999ms", ["EventStreamSendTimeout", "999ms", "1 s"]),
+    "timeout-long": ("EventStreamSendTimeout 3601", ["EventStreamSendTimeout", "3601", "1 h"]),
+    "timeout-word": ("EventStreamSendTimeout soon", ["EventStreamSendTimeout", "soon", "1 h"]),
     "log-empty": ('EventStreamLog ""', ["EventStreamLog", "one argument"]),
     "log-pipe-empty": ('EventStreamLog "|"', ["EventStreamLog", "'|'", "command"]),
     "pull-scheme": ("EventStreamPull http://127.0.0.1:5560",
@@ -122,6 +127,7 @@ def test_wrong_value(conf, name):
     "<VirtualHost *>\nEventStreamMaxStreamsPerClient 10\n</VirtualHost>",
     "<VirtualHost *>\nEventStreamSendTimeout 10\n</VirtualHost>",
     "<VirtualHost *>\nEventStreamLog logs/streams\n</VirtualHost>",
+    "<VirtualHost *>\nEventStreamDrain 5\n</VirtualHost>",
 ])
 def test_server_level_only(conf, text):
     directive = text.splitlines()[1]
