@@ -13,8 +13,10 @@ import time
 import pytest
 
 import sse
-from harness import TLS_CA, WAIT, unique, wait_until
+from harness import TLS_CA, WAIT, only_plain, unique, wait_until
 from publish import close_item, item, publish
+
+pytestmark = only_plain("its own transports")
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -94,7 +96,7 @@ class Raw:
     sse.Client and sse.Stream use of a socket."""
 
     def __init__(self, port, tls):
-        context = ssl.create_default_context(cafile=TLS_CA)
+        context = sse.tls_context(TLS_CA)
         context.minimum_version = context.maximum_version = tls
         self.tcp = socket.create_connection(("127.0.0.1", port), timeout=WAIT)
         self.tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -299,7 +301,7 @@ def test_renegotiation(httpd, origin, channel):
 
 def test_resumption(httpd, origin, channel, tls):
     """A held connection's session can be resumed, also after the stream has ended."""
-    context = ssl.create_default_context(cafile=TLS_CA)
+    context = sse.tls_context(TLS_CA)
     path = origin.hold(channel, b"open.")
     session = None
     for n in range(4):
@@ -334,7 +336,7 @@ def test_client_certificate(httpd, origin, channel, tls):
         with client:
             client.get(path)
     assert not origin.seen(path)
-    context = ssl.create_default_context(cafile=TLS_CA)
+    context = sse.tls_context(TLS_CA)
     context.load_cert_chain(httpd.certs / "client.pem", httpd.certs / "client.key")
     client = sse.Client(httpd.port("cert"), wrap=sse.tls(TLS_CA, tls, context=context))
     with sse.Stream.opened(None, path, client=client) as s:

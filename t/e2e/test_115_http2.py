@@ -11,8 +11,10 @@ import pytest
 
 import h2
 import sse
-from harness import MPM, TLS_CA, unique, wait_until
+from harness import MPM, TLS_CA, only_plain, unique, wait_until
 from publish import Publisher, close_item, item, publish
+
+pytestmark = only_plain("its own transports")
 
 __test__ = MPM != "prefork"
 
@@ -23,7 +25,7 @@ def make(make_httpd, origin, name=None):
     server = make_httpd(name, modules=["http2"])
     server.add("EventStreamMaxLag 262144\nH2MaxWorkers 32")
     server.tls_proxy(origin.port, "h2", server="Protocols h2 http/1.1")
-    server.grip_proxy(origin.port, "h2c", server="Protocols h2c http/1.1")
+    server.grip_proxy(origin.port, "h2c", server="Protocols h2c http/1.1", own=True)
     server.publisher()
     return server.start()
 
