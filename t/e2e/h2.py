@@ -68,8 +68,8 @@ class Stream:
 
 
 class Connection:
-    def __init__(self, port, wrap=None, window=1 << 24, client=None):
-        self.client = client or sse.Client(port, wrap=wrap)
+    def __init__(self, port, wrap=None, window=1 << 24, timeout=WAIT, client=None):
+        self.client = client or sse.Client(port, wrap=wrap, timeout=timeout)
         self.sock = self.client.sock
         self.scheme = "https" if isinstance(self.sock, ssl.SSLSocket) else "http"
         self.streams, self.next, self.buffer = {}, 1, b""

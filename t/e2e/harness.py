@@ -121,7 +121,7 @@ def only_http1(why):
 
 
 def only_plain(why):
-    """Marks a test that the client's transport is no part of, or that is about one of its own."""
+    """Marks a test that the client's transport is no part of."""
     return pytest.mark.transports("plain", why=why)
 
 

@@ -8,10 +8,8 @@ import psutil
 import pytest
 
 import sse
-from harness import TLS_CA, only_plain, unique
+from harness import TLS_CA, unique
 from publish import Publisher, close_item, item, publish
-
-pytestmark = only_plain("its own transports")
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 

@@ -13,10 +13,8 @@ import time
 import pytest
 
 import sse
-from harness import TLS_CA, WAIT, only_plain, unique, wait_until
+from harness import TLS_CA, WAIT, unique, wait_until
 from publish import close_item, item, publish
-
-pytestmark = only_plain("its own transports")
 
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 

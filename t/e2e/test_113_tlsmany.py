@@ -10,10 +10,8 @@ import psutil
 import pytest
 
 import sse
-from harness import MPM, TLS_CA, WAIT, only_plain, unique, wait_until
+from harness import MPM, TLS_CA, WAIT, unique, wait_until
 from publish import Publisher, close_item, item, publish
-
-pytestmark = only_plain("its own transports")
 
 THREADS = ("StartServers 2\nServerLimit 4\nThreadsPerChild 25\nThreadLimit 25\n"
            "MinSpareThreads 25\nMaxSpareThreads 100\nMaxRequestWorkers 100\n")

@@ -11,10 +11,8 @@ import pytest
 
 import h2
 import sse
-from harness import MPM, TLS_CA, only_plain, unique, wait_until
+from harness import MPM, TLS_CA, unique, wait_until
 from publish import Publisher, close_item, item, publish
-
-pytestmark = only_plain("its own transports")
 
 __test__ = MPM != "prefork"
 
