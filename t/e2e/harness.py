@@ -664,7 +664,7 @@ MPM_DEFAULT = {
     "prefork": "StartServers 6\nServerLimit 32\nMinSpareServers 4\nMaxSpareServers 32\n"
                "MaxRequestWorkers 32\n",
 }
-# An open connection with streams keeps a thread, and children that end gracefully a slot for a while.
+# An open connection with streams keeps a thread, and a child that ends gracefully its slot.
 MPM_HTTP2 = ("StartServers 2\nServerLimit 16\nThreadsPerChild 64\nThreadLimit 64\n"
              "MinSpareThreads 64\nMaxSpareThreads 256\nMaxRequestWorkers 256\n")
 

@@ -39,7 +39,7 @@ class Head(sse.Head):
 
 
 class Client(sse.Client):
-    SHARE = 6  # mod_http2 starts with so many at a time, more when some have ended: held ones do not
+    SHARE = 6  # mod_http2 starts with so many at a time and allows more when some have ended
 
     def __init__(self, port, timeout=sse.WAIT, rcvbuf=None, host="127.0.0.1", wrap=None):
         self.streams = set()

@@ -30,7 +30,7 @@ def httpd(make_httpd, origin):
     server.grip_proxy(origin.port, server='CustomLog logs/main_log "%P %s %U"')
     server.publisher()
     server.add("KeepAlive Off")
-    server.always_allowed.append(r"AH00484|AH00161|AH03490|AH10159")  # all workers are busy
+    server.always_allowed.append(r"AH00484|AH00161|AH00286|AH03490|AH10159")  # all workers are busy
     return server.start()
 
 
@@ -116,7 +116,7 @@ def test_children_retire(make_httpd, origin):
     server = make_httpd("retire")
     server.mpm_conf = FEW.get(MPM, FEW_THREADS) + "MaxConnectionsPerChild 20\n"
     server.add("KeepAlive Off")
-    server.always_allowed.append(r"AH00484|AH00161|AH03490|AH10159")
+    server.always_allowed.append(r"AH00484|AH00161|AH00286|AH03490|AH10159")
     server.grip_proxy(origin.port)
     server.publisher()
     server.start()
