@@ -7,6 +7,8 @@ along. What only HTTP/1.1 has (bytes as they are on the wire, versions, connecti
 refused with an error: tests that need it are marked, see conftest.py.
 """
 
+import ssl
+
 import h2
 import sse
 
@@ -44,6 +46,8 @@ class Client(sse.Client):
     def __init__(self, port, timeout=sse.WAIT, rcvbuf=None, host="127.0.0.1", wrap=None):
         self.streams = set()
         super().__init__(port, timeout, rcvbuf, host, wrap)
+        assert not isinstance(self.sock, ssl.SSLSocket) \
+            or self.sock.selected_alpn_protocol() == "h2", "HTTP/2 was not agreed upon"
         window = 65535 if rcvbuf else 1 << 24
         self.timeout = timeout
         self.connection = h2.Connection(port, window=window, client=self)
