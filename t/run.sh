@@ -159,28 +159,29 @@ part_lint()
     done
 }
 
-# pytests RUN DIRECTORY [NAME=VALUE...]: pytest with a report that is read for the numbers.
-pytests()
+# pytest_run RUN DIRECTORY [NAME=VALUE...]: pytest with a report that tally reads.
+pytest_run()
 {
     run=$1
     directory=$2
     shift 2
-    xml=$logs/$run.xml
-    log=$logs/$run.log
-    rm -f "$xml"
-    if ! build all || ! build venv; then
-        return
-    fi
-    { env "$@" "$ES_PYTHON" -B -m pytest --rootdir "$directory" -p no:cacheprovider --no-header \
-        --tb=short --timeout "$seconds_per_e2e_test" --basetemp "$ES_BUILDDIR/check-logs/tmp" \
-        --junitxml "$xml" "$directory" </dev/null 2>&1 ||
-        echo "pytest ended with status $?"; } | tee "$log"
-    "$ES_PYTHON" -B "$ES_SRCDIR/t/junit_count.py" "$xml" >"$logs/$run.count" 2>&1
-    read -r run_passed run_bad <"$logs/$run.count"
+    rm -f "$logs/$run.xml"
+    env "$@" "$ES_PYTHON" -B -m pytest --rootdir "$directory" -p no:cacheprovider --no-header \
+        --tb=short --timeout "$seconds_per_e2e_test" --basetemp "$logs/tmp-$run" \
+        --junitxml "$logs/$run.xml" "$directory" </dev/null 2>&1 ||
+        echo "pytest ended with status $?"
+}
+
+# tally RUN: counts what pytest_run reported; its output is in RUN.log.
+tally()
+{
+    log=$logs/$1.log
+    "$ES_PYTHON" -B "$ES_SRCDIR/t/junit_count.py" "$logs/$1.xml" >"$logs/$1.count" 2>&1
+    read -r run_passed run_bad <"$logs/$1.count"
     case "${run_passed-}/${run_bad-}" in
     [0-9]*/[0-9]*) ;;
     *)
-        cat "$logs/$run.count"
+        cat "$logs/$1.count"
         run_passed=0 run_bad=1
         ;;
     esac
@@ -188,10 +189,20 @@ pytests()
     if [ "$run_bad" -eq 0 ] && tail -n 1 "$log" | grep -q '^pytest ended with status'; then
         run_bad=1
     fi
-    count "$run" "$run_passed" "$run_bad"
+    count "$1" "$run_passed" "$run_bad"
     if [ "$run_bad" -ne 0 ]; then
         printf '        (the whole log: %s)\n' "$log"
     fi
+}
+
+# pytests RUN DIRECTORY [NAME=VALUE...]: pytest alone; shows its output.
+pytests()
+{
+    if ! build all || ! build venv; then
+        return
+    fi
+    pytest_run "$@" | tee "$logs/$1.log"
+    tally "$1"
 }
 
 # e2e MPM
@@ -201,15 +212,29 @@ e2e()
     pytests "e2e-$1" "$ES_SRCDIR/t/e2e" ES_MPM="$1" ES_TRANSPORT=plain ES_SANITIZE=0
 }
 
-# e2e_over TRANSPORT: what GRIP promises to a client, over that transport, with each MPM.
+# e2e_over TRANSPORT: what GRIP promises to a client, over that transport, with each MPM. They run
+# side by side: most of the time goes into waiting for keep-alives and restarts.
 e2e_over()
 {
+    if ! build all || ! build venv; then
+        return
+    fi
+    runs=
     for mpm in $mpms; do
         case $1-$mpm in
         h2*-prefork) continue ;; # mod_http2 does not run under prefork
         esac
         heading "e2e-$1" "end to end over $1, httpd with the $mpm MPM"
-        pytests "e2e-$1-$mpm" "$ES_SRCDIR/t/e2e" ES_MPM="$mpm" ES_TRANSPORT="$1" ES_SANITIZE=0
+        runs="$runs e2e-$1-$mpm"
+        pytest_run "e2e-$1-$mpm" "$ES_SRCDIR/t/e2e" ES_MPM="$mpm" ES_TRANSPORT="$1" \
+            ES_SANITIZE=0 >"$logs/e2e-$1-$mpm.log" &
+    done
+    wait
+    for run in $runs; do
+        tally "$run"
+        if [ "$run_bad" -ne 0 ]; then
+            show "$log"
+        fi
     done
 }
 

@@ -90,18 +90,17 @@ def wait_until(condition, what, timeout=WAIT, interval=0.01):
         time.sleep(interval)
 
 
-_given = set()
+_reserved = []  # sockets that are bound and never listen: nobody else is given their ports
 
 
 def free_port():
-    """A TCP port on 127.0.0.1 that nobody listens on, never the same one twice."""
-    while True:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        if port not in _given:
-            _given.add(port)
-            return port
+    """A TCP port on 127.0.0.1 for a server that sets SO_REUSEADDR, as all servers here do. Runs side
+    by side get different ones."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("127.0.0.1", 0))
+    _reserved.append(s)
+    return s.getsockname()[1]
 
 
 _names = itertools.count(1)
