@@ -7,6 +7,7 @@ along. What only HTTP/1.1 has (bytes as they are on the wire, versions, connecti
 refused with an error: tests that need it are marked, see conftest.py.
 """
 
+import contextlib
 import ssl
 
 import h2
@@ -119,7 +120,8 @@ class Stream(sse.Stream):
         if not client.streams:
             client.close()
         elif not self.eof:
-            self.raw.cancel()
+            with contextlib.suppress(OSError):  # it may be gone
+                self.raw.cancel()
 
     def __init__(self, port, target, *, client=None, **args):
         rcvbuf = args.pop("rcvbuf", None)

@@ -592,6 +592,15 @@ class Pool:
         for s in self.streams:
             s.close()
 
+    def close_ended(self):
+        """Closes streams that have ended, and with the last one of a connection the connection."""
+        for s in self.streams:
+            sock, fd = s.client.sock, s.client.sock.fileno()
+            if s.eof and fd >= 0:
+                s.close()
+                if sock.fileno() < 0 and fd in self.selector.get_map():
+                    self.selector.unregister(fd)
+
     def pump(self, seconds, until=None):
         deadline = time.monotonic() + seconds
         while not (until and until()):

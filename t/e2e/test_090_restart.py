@@ -5,6 +5,7 @@ left (the harness looks for them after each stop)."""
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -15,6 +16,8 @@ from publish import Publisher, Push, item
 from scenario import HUB_ALONE, ended_or_alive, may_end, no_answered_publish_is_lost
 
 LONG = 15.0  # seconds that a stop with streams may take
+# The event MPM closes workers' sockets when it restarts, also one that is just being closed.
+ALLOWED = {"graceful": [], "restart": [r"\(9\)Bad file descriptor: AH03092"]}
 
 
 @pytest.fixture
@@ -52,8 +55,12 @@ def test_stop(httpd, origin, channel, number):
     with streams(httpd, origin, channel) as pool:
         with Publisher(httpd.port("publish")) as pub:
             pub.send(*[item(channel, f"{n};") for n in range(50)])
-        took = httpd.stop(number)
-        assert took < LONG, took
+        with ThreadPoolExecutor(1) as executor:
+            stopped = executor.submit(httpd.stop, number)
+            while not stopped.done():
+                pool.pump(0.05)
+                pool.close_ended()  # under worker an HTTP/2 connection keeps its child till then
+        assert stopped.result() < LONG, stopped.result()
         pool.wait_all(lambda s: s.eof, "the end of their connection")
         want = b"open." + "".join(f"{n};" for n in range(50)).encode()
         politely = number != signal.SIGTERM
@@ -84,6 +91,7 @@ def one_hub(httpd):
 def test_streams_go_on(httpd, origin, channel, how):
     """The new configuration answers at once; nothing is cut, again and again. The hub's own streams
     all go on."""
+    httpd.allow(*ALLOWED[how])
     with streams(httpd, origin, channel) as pool:
         for _ in range(3):
             getattr(httpd, how)()
@@ -124,7 +132,7 @@ def test_many_restarts(httpd, origin, channel):
 @pytest.mark.parametrize("how", ["graceful", "restart"])
 def test_no_answered_publish_is_lost(httpd, origin, channel, how):
     """A restart drops the connections of requests in flight; a graceful one does not even that."""
-    httpd.allow(r"cannot be bound")
+    httpd.allow(r"cannot be bound", *ALLOWED[how])
     no_answered_publish_is_lost(httpd, origin, channel, getattr(httpd, how), rounds=3,
                                 broken=how == "restart", clean=True)
 
