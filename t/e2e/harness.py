@@ -94,8 +94,8 @@ _reserved = []  # sockets that are bound and never listen: nobody else is given 
 
 
 def free_port():
-    """A TCP port on 127.0.0.1 for a server that sets SO_REUSEADDR, as all servers here do. Runs side
-    by side get different ones."""
+    """A TCP port on 127.0.0.1 for a server that sets SO_REUSEADDR, as all servers here do. Runs
+    side by side get different ones."""
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     s.bind(("127.0.0.1", 0))
