@@ -11,7 +11,9 @@ set -u
 : "${ES_SRCDIR:?is not set; run this by make check}" "${ES_BUILDDIR:?}" "${ES_MAKE:?}"
 : "${ES_PYTHON:?}" "${ES_MODULE:?}" "${ES_HTTPD:?}"
 
-parts="unit tsan fuzz lint e2e-event e2e-worker e2e-prefork e2e-asan browser"
+parts="unit tsan fuzz lint e2e-event e2e-worker e2e-prefork"
+parts="$parts e2e-tls12 e2e-tls13 e2e-h2 e2e-h2c e2e-asan browser"
+mpms=${MPMS:-event worker prefork} # that the parts e2e-TRANSPORT loop over
 logs=$ES_BUILDDIR/check-logs
 seconds_per_program=120 # a unit test or fuzz replay that takes longer hangs
 seconds_per_e2e_test=180
@@ -157,46 +159,83 @@ part_lint()
     done
 }
 
-# pytests PART DIRECTORY [NAME=VALUE...]: pytest with a report that is read for the numbers.
-pytests()
+# pytest_run RUN DIRECTORY [NAME=VALUE...]: pytest with a report that tally reads.
+pytest_run()
 {
-    part=$1
+    run=$1
     directory=$2
     shift 2
-    xml=$logs/$part.xml
-    log=$logs/$part.log
-    rm -f "$xml"
-    if ! build all || ! build venv; then
-        return
-    fi
-    { env "$@" "$ES_PYTHON" -B -m pytest --rootdir "$directory" -p no:cacheprovider --no-header \
-        --tb=short --timeout "$seconds_per_e2e_test" --basetemp "$ES_BUILDDIR/check-logs/tmp" \
-        --junitxml "$xml" "$directory" </dev/null 2>&1 ||
-        echo "pytest ended with status $?"; } | tee "$log"
-    "$ES_PYTHON" -B "$ES_SRCDIR/t/junit_count.py" "$xml" >"$logs/$part.count" 2>&1
-    read -r part_passed part_bad <"$logs/$part.count"
-    case "${part_passed-}/${part_bad-}" in
+    rm -f "$logs/$run.xml"
+    env "$@" "$ES_PYTHON" -B -m pytest --rootdir "$directory" -p no:cacheprovider --no-header \
+        --tb=short --timeout "$seconds_per_e2e_test" --basetemp "$logs/tmp-$run" \
+        --junitxml "$logs/$run.xml" "$directory" </dev/null 2>&1 ||
+        echo "pytest ended with status $?"
+}
+
+# tally RUN: counts what pytest_run reported; its output is in RUN.log.
+tally()
+{
+    log=$logs/$1.log
+    "$ES_PYTHON" -B "$ES_SRCDIR/t/junit_count.py" "$logs/$1.xml" >"$logs/$1.count" 2>&1
+    read -r run_passed run_bad <"$logs/$1.count"
+    case "${run_passed-}/${run_bad-}" in
     [0-9]*/[0-9]*) ;;
     *)
-        cat "$logs/$part.count"
-        part_passed=0 part_bad=1
+        cat "$logs/$1.count"
+        run_passed=0 run_bad=1
         ;;
     esac
     # A run that broke off after its last test (an interrupt, a crash of pytest) is no success.
-    if [ "$part_bad" -eq 0 ] && tail -n 1 "$log" | grep -q '^pytest ended with status'; then
-        part_bad=1
+    if [ "$run_bad" -eq 0 ] && tail -n 1 "$log" | grep -q '^pytest ended with status'; then
+        run_bad=1
     fi
-    count "$part" "$part_passed" "$part_bad"
-    if [ "$part_bad" -ne 0 ]; then
+    count "$1" "$run_passed" "$run_bad"
+    if [ "$run_bad" -ne 0 ]; then
         printf '        (the whole log: %s)\n' "$log"
     fi
+}
+
+# pytests RUN DIRECTORY [NAME=VALUE...]: pytest alone; shows its output.
+pytests()
+{
+    if ! build all || ! build venv; then
+        return
+    fi
+    pytest_run "$@" | tee "$logs/$1.log"
+    tally "$1"
 }
 
 # e2e MPM
 e2e()
 {
     heading "e2e-$1" "end to end, httpd with the $1 MPM"
-    pytests "e2e-$1" "$ES_SRCDIR/t/e2e" ES_MPM="$1" ES_SANITIZE=0
+    pytests "e2e-$1" "$ES_SRCDIR/t/e2e" ES_MPM="$1" ES_TRANSPORT=plain ES_SANITIZE=0
+}
+
+# e2e_over TRANSPORT: what GRIP promises to a client, over that transport, with each MPM. They run
+# side by side: most of the time goes into waiting for keep-alives and restarts.
+e2e_over()
+{
+    if ! build all || ! build venv; then
+        return
+    fi
+    runs=
+    for mpm in $mpms; do
+        case $1-$mpm in
+        h2*-prefork) continue ;; # mod_http2 does not run under prefork
+        esac
+        heading "e2e-$1" "end to end over $1, httpd with the $mpm MPM"
+        runs="$runs e2e-$1-$mpm"
+        pytest_run "e2e-$1-$mpm" "$ES_SRCDIR/t/e2e" ES_MPM="$mpm" ES_TRANSPORT="$1" \
+            ES_SANITIZE=0 >"$logs/e2e-$1-$mpm.log" &
+    done
+    wait
+    for run in $runs; do
+        tally "$run"
+        if [ "$run_bad" -ne 0 ]; then
+            show "$log"
+        fi
+    done
 }
 
 part_e2e_asan()
@@ -237,6 +276,7 @@ for part in ${ONLY:-$parts}; do
     part_failed=0
     case $part in
     e2e-asan) part_e2e_asan ;;
+    e2e-tls12 | e2e-tls13 | e2e-h2 | e2e-h2c) e2e_over "${part#e2e-}" ;;
     e2e-*) e2e "${part#e2e-}" ;;
     *) "part_$part" ;;
     esac

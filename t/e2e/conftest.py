@@ -18,7 +18,35 @@ faulthandler.enable()
 
 def pytest_report_header():
     module = os.environ.get("ES_MODULE", "not set")
-    return f"mod_eventstream: {module}, mpm {harness.MPM}, sanitizers {harness.SANITIZE}"
+    return (f"mod_eventstream: {module}, mpm {harness.MPM}, transport {harness.TRANSPORT}, "
+            f"sanitizers {harness.SANITIZE}")
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "transports(*names, why): the test runs over these only, because `why`")
+    if harness.TRANSPORT not in harness.TRANSPORTS:
+        raise pytest.UsageError(f"ES_TRANSPORT is {harness.TRANSPORT!r}; there are: "
+                                + " ".join(harness.TRANSPORTS))
+    if harness.HTTP2 and harness.MPM == "prefork":
+        raise pytest.UsageError("mod_http2 does not run under prefork")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out what makes no sense over this run's transport; it is no skipped test. The files
+    up to 100 are what GRIP promises over each; those above choose their transports themselves."""
+    there, elsewhere = [], []
+    for item in items:
+        here = harness.TRANSPORT == "plain" or item.path.name < "test_101"
+        for mark in item.iter_markers("transports"):
+            if not mark.args or set(mark.args) - set(harness.TRANSPORTS) \
+                    or not mark.kwargs.get("why"):
+                raise pytest.UsageError(f"{item.nodeid}: transports{mark.args} {mark.kwargs}")
+            here = here and harness.TRANSPORT in mark.args
+        (there if here else elsewhere).append(item)
+    if elsewhere:
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = there
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -13,6 +13,8 @@ The environment that the test runner hands over:
   ES_HTTPD_LIBEXECDIR  where httpd's own modules are
   ES_BUILDDIR          everything is written below ES_BUILDDIR/t/e2e
   ES_MPM               event, worker or prefork
+  ES_TRANSPORT         how clients reach the applications' virtual hosts: plain, tls12, tls13, h2 or
+                       h2c; other hosts (control, publish, origin) are plain HTTP/1.1 always
   ES_SANITIZE          1: the module is built with ASan and UBSan, ES_PRELOAD holds their runtimes
 """
 
@@ -30,6 +32,7 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -38,13 +41,20 @@ import uuid
 from pathlib import Path
 
 import psutil
+import pytest
 
+import http2
 import sse
 
 WAIT = 30.0  # the deadline of a wait for a condition, in seconds; no wait takes it on a healthy run
 
 HERE = Path(__file__).resolve().parent
 MPM = os.environ.get("ES_MPM", "event")
+TRANSPORT = os.environ.get("ES_TRANSPORT", "plain")
+TRANSPORTS = ("plain", "tls12", "tls13", "h2", "h2c")
+HTTP2 = TRANSPORT in ("h2", "h2c")
+TLS = TRANSPORT in ("tls12", "tls13", "h2")
+VERSIONS = ("2",) if HTTP2 else ("1.1", "1.0")  # of HTTP, that clients may speak
 SANITIZE = os.environ.get("ES_SANITIZE", "0") == "1"
 
 CRASH = re.compile(
@@ -80,18 +90,17 @@ def wait_until(condition, what, timeout=WAIT, interval=0.01):
         time.sleep(interval)
 
 
-_given = set()
+_reserved = []  # sockets that are bound and never listen: nobody else is given their ports
 
 
 def free_port():
-    """A TCP port on 127.0.0.1 that nobody listens on, never the same one twice."""
-    while True:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        if port not in _given:
-            _given.add(port)
-            return port
+    """A TCP port on 127.0.0.1 for a server that sets SO_REUSEADDR, as all servers here do. Runs
+    side by side get different ones."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("127.0.0.1", 0))
+    _reserved.append(s)
+    return s.getsockname()[1]
 
 
 _names = itertools.count(1)
@@ -103,6 +112,41 @@ def unique(prefix="ch"):
 
 
 TLS_CA = HERE / "tls.pem"
+
+
+def only_http1(why):
+    """Marks a test that is about HTTP/1.x itself: it runs where that is spoken."""
+    return pytest.mark.transports("plain", "tls12", "tls13", why=why)
+
+
+def only_plain(why):
+    """Marks a test that the client's transport is no part of."""
+    return pytest.mark.transports("plain", why=why)
+
+
+no_stream = only_plain("no stream is in it")
+
+
+@functools.lru_cache(maxsize=None)
+def client_side():
+    """For sse.hosts: (Client's class, wrap) of this run's transport; one TLS context for all."""
+    kind = http2.Client if HTTP2 else sse.Client
+    if not TLS:
+        return kind, None
+    context = sse.tls_context(TLS_CA)
+    if HTTP2:
+        context.set_alpn_protocols(["h2"])
+    version = {"tls12": ssl.TLSVersion.TLSv1_2, "tls13": ssl.TLSVersion.TLSv1_3}.get(TRANSPORT)
+    return kind, sse.Resuming(context, version)
+
+
+SERVER_SIDE = {
+    "plain": "",
+    "tls12": "SSLProtocol TLSv1.2",
+    "tls13": "SSLProtocol TLSv1.3",
+    "h2": "Protocols h2",
+    "h2c": "Protocols h2c",
+}
 
 
 def reachable(path):
@@ -157,7 +201,7 @@ class Httpd:
         self.allowed = []
         self.always_allowed = []
         self.soft_files = None  # the limit of open files that httpd starts with
-        self.mpm_conf = MPM_DEFAULT[self.mpm]
+        self.mpm_conf = MPM_HTTP2 if HTTP2 and not mpm else MPM_DEFAULT[self.mpm]
         self._standard()
 
     # ---- configuration ---------------------------------------------------------------------
@@ -178,6 +222,33 @@ class Httpd:
             f"{_dedent(text)}\n</VirtualHost>"
         )
 
+    def site(self, name, text):
+        """A virtual host of an application: clients reach it by the transport of this run."""
+        lines = SERVER_SIDE[TRANSPORT]
+        if TLS:
+            lines += self._tls()
+        if HTTP2:
+            self._with_http2()
+        if TRANSPORT != "plain":
+            sse.hosts[self.port(name)] = client_side()
+        return self.vhost(name, f"{lines}\n{_dedent(text)}")
+
+    def _tls(self):
+        if "ssl" not in self.extra_modules:
+            self.extra_modules += ["socache_shmcb", "ssl"]
+            # no file lock: the kernel takes two threads of two processes for a deadlock
+            self.add("SSLSessionCache shmcb:run/sessions(512000)\nMutex pthread ssl-cache")
+            # tls.pem is for localhost and is its own CA; an OpenSSL older than the compiled one
+            self.always_allowed += [r"AH01909|AH01906|AH01882"]
+        return (f"\nSSLEngine On\nSSLCertificateFile {TLS_CA}\n"
+                f"SSLCertificateKeyFile {TLS_CA}\n")
+
+    def _with_http2(self):
+        if "http2" not in self.extra_modules:
+            self.extra_modules.append("http2")
+            # each open stream keeps one of these
+            self.add("H2MaxWorkers 1024\nH2MaxSessionStreams 200")
+
     def _standard(self):
         """The control host: tells that the server answers, and what the hub counts."""
         status = ""
@@ -185,9 +256,10 @@ class Httpd:
             status = "<Location /status>\nSetHandler eventstream-status\n</Location>\n"
         self.vhost("control", f"Redirect gone /alive\n{status}")
 
-    def grip_proxy(self, origin_port, name="main", path="/", extra="", server=""):
-        """The usual virtual host: everything goes to the origin, GRIP on."""
-        return self.vhost(
+    def grip_proxy(self, origin_port, name="main", path="/", extra="", server="", own=False):
+        """The usual virtual host: everything goes to the origin, GRIP on. `own`: `server` says how
+        it is reached, and so does the test."""
+        return (self.vhost if own else self.site)(
             name,
             f"""
             {server}
@@ -201,18 +273,7 @@ class Httpd:
 
     def tls_proxy(self, origin_port, name="tls", server="", **args):
         """The same behind TLS, with the certificate of tls.pem, which is its own CA."""
-        if "ssl" not in self.extra_modules:
-            self.extra_modules += ["socache_shmcb", "ssl"]
-            # no file lock: the kernel takes two threads of two processes for a deadlock
-            self.add("SSLSessionCache shmcb:run/sessions(512000)\nMutex pthread ssl-cache")
-            # tls.pem is for localhost and is its own CA; an OpenSSL older than the compiled one
-            self.always_allowed += [r"AH01909|AH01906|AH01882"]
-        return self.grip_proxy(origin_port, name, server=f"""
-            SSLEngine On
-            SSLCertificateFile {HERE / "tls.pem"}
-            SSLCertificateKeyFile {HERE / "tls.pem"}
-            {server}
-        """, **args)
+        return self.grip_proxy(origin_port, name, own=True, server=self._tls() + server, **args)
 
     def publisher(self, name="publish", extra="", path="/"):
         """The usual publish listener, Pushpin's port 5561."""
@@ -602,6 +663,9 @@ MPM_DEFAULT = {
     "prefork": "StartServers 6\nServerLimit 32\nMinSpareServers 4\nMaxSpareServers 32\n"
                "MaxRequestWorkers 32\n",
 }
+# An open connection with streams keeps a thread, and a child that ends gracefully its slot.
+MPM_HTTP2 = ("StartServers 2\nServerLimit 16\nThreadsPerChild 64\nThreadLimit 64\n"
+             "MinSpareThreads 64\nMaxSpareThreads 256\nMaxRequestWorkers 256\n")
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

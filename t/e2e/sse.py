@@ -8,6 +8,21 @@ the terminating chunk raise FramingError. Each piece of a body has the time at w
   Client   one connection; several requests in a row, answers of a known length
   Stream   one answer that has no end yet: an event stream
   Pool     many Streams, read together
+
+The same tests run over every transport (ES_TRANSPORT, see harness.py): `hosts` says which ports
+speak another one than plain HTTP/1.1, and Client and Stream are made accordingly, over HTTP/2 those
+of http2.py. What differs between transports is said once, by these:
+
+  Head.says(code, reason)   the status; HTTP/2 has no reasons
+  Head.open_ended           the end of the body is told when it comes: chunked, or HTTP/2's way
+  Stream.eof                nothing more will come
+  Stream.ended              the body's end was told: by the terminating chunk, by END_STREAM; when
+                            neither is there to tell it (HTTP/1.0), by the end of the connection
+  Stream.reset              it was cut: by RST, over TLS also without close_notify; over HTTP/2 by
+                            RST_STREAM, or because the connection ended first
+  Stream.cut                it ended without `ended`. So does every HTTP/1.1 stream whose hub died:
+                            the socket closes, over TLS after close_notify. Over HTTP/2 nobody can
+                            tell: whoever lives on ends the stream with END_STREAM
 """
 
 import re
@@ -18,6 +33,8 @@ import struct
 import time
 
 WAIT = 30.0
+
+hosts = {}  # port: (Client's class, wrap) of a host that does not speak plain HTTP/1.1
 
 
 class FramingError(Exception):
@@ -55,6 +72,17 @@ class Head:
 
     def names(self):
         return [n.lower() for n, _ in self.headers]
+
+    def without(self, *names):
+        """The headers but for these, names in lower case."""
+        return [(n.lower(), v) for n, v in self.headers if n.lower() not in names]
+
+    def says(self, code, reason):
+        return (self.code, self.reason) == (code, reason)
+
+    @property
+    def open_ended(self):
+        return self.chunked and self.get("Content-Length") is None
 
     @property
     def chunked(self):
@@ -142,32 +170,71 @@ class Dechunker:
         return True
 
 
-def request_bytes(target, method="GET", headers=(), version="1.1", body=b"", host="main.test"):
+def request_bytes(target, method="GET", headers=(), version=None, body=b"", host="main.test",
+                  behind=b""):
+    """`behind`: what goes into the same packet."""
+    version = version or "1.1"
     lines = [f"{method} {target} HTTP/{version}"]
     if host is not None and not any(n.lower() == "host" for n, _ in headers):
         lines.append(f"Host: {host}")
     lines += [f"{n}: {v}" for n, v in headers]
     if body and not any(n.lower() in ("content-length", "transfer-encoding") for n, _ in headers):
         lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body + behind
+
+
+def tls_context(ca):
+    """For a client that takes an end without close_notify for what it is; Python's do not."""
+    context = ssl.create_default_context(cafile=ca)
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    return context
+
+
+def is_cut(error):
+    """Is this what reading from a connection says that was reset, or whose TLS had no end?"""
+    return isinstance(error, (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError)) \
+        or getattr(error, "reason", None) == "UNEXPECTED_EOF_WHILE_READING"
+
+
+class Resuming:
+    """A `wrap` whose connections resume the session of one that was closed before, which takes half
+    of the time of a whole handshake."""
+
+    def __init__(self, context, version):
+        self.context, self.version, self.session = context, version, None
+
+    def __call__(self, sock):
+        return tls(None, self.version, session=self.session, context=self.context)(sock)
+
+    def closing(self, sock):
+        self.session = sock.session or self.session
 
 
 def tls(ca, version=None, name="localhost", session=None, context=None):
     """What Client's `wrap` takes for TLS, of one version or of any. The end of a connection without
-    close_notify is an error, as it should be."""
-    context = context or ssl.create_default_context(cafile=ca)
+    close_notify is an error, as it should be. Keep the result: it holds the context."""
+    context = context or tls_context(ca)
     if version:
         context.minimum_version = context.maximum_version = version
 
     def wrap(sock):
-        return context.wrap_socket(sock, server_hostname=name, session=session,
+        sock = context.wrap_socket(sock, server_hostname=name, session=session,
                                    suppress_ragged_eofs=False)
+        assert not version or sock.version() == version.name.replace("_", "."), sock.version()
+        return sock
 
     return wrap
 
 
 class Client:
     """One connection to 127.0.0.1."""
+
+    wrap = None
+
+    def __new__(cls, port=None, *args, wrap=None, **more):
+        if cls is Client and wrap is None and port in hosts:
+            cls = hosts[port][0]
+        return super().__new__(cls)
 
     def __init__(self, port, timeout=WAIT, rcvbuf=None, host="127.0.0.1", wrap=None):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -176,6 +243,9 @@ class Client:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
         self.sock.settimeout(timeout)
         self.sock.connect((host, port))
+        if wrap is None and port in hosts:
+            wrap = hosts[port][1]
+        self.wrap = wrap
         if wrap:
             self.sock = wrap(self.sock)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -189,6 +259,8 @@ class Client:
         self.close()
 
     def close(self):
+        if isinstance(self.wrap, Resuming):
+            self.wrap.closing(self.sock)
         self.sock.close()
 
     def reset(self):
@@ -197,7 +269,8 @@ class Client:
         self.sock.close()
 
     def half_close(self):
-        self.sock.shutdown(socket.SHUT_WR)
+        """Ends the sending half of the TCP connection; TLS is told nothing."""
+        socket.socket.shutdown(self.sock, socket.SHUT_WR)
 
     def send(self, data):
         self.sock.sendall(data)
@@ -292,15 +365,23 @@ class Client:
 class Stream:
     """One response that goes on: the head at once, then the body as it comes."""
 
+    def __new__(cls, port=None, target=None, *, client=None, **args):
+        if cls is Stream and args.get("wrap") is None:
+            cls = client.Stream if client else hosts[port][0].Stream if port in hosts else cls
+        return super().__new__(cls)
+
     def __init__(self, port, target, *, client=None, **args):
         rcvbuf, wrap = args.pop("rcvbuf", None), args.pop("wrap", None)
         self.client = client or Client(port, rcvbuf=rcvbuf, wrap=wrap)
+        self._open(target, args)
+
+    def _open(self, target, args):
         self.client.request(target, **args)
         self.head = None
         self.body = b""
         self.marks = []  # (time, length of the body after that piece)
         self.eof = False
-        self.reset = False  # ended by RST, or over TLS without close_notify
+        self.reset = False
         self._chunks = None
 
     @classmethod
@@ -329,12 +410,20 @@ class Stream:
 
     @property
     def ended(self):
-        """Did the body end as its framing says? For close-delimited bodies: the connection did."""
         return self._chunks.ended if self._chunks is not None else self.eof and not self.reset
+
+    @property
+    def cut(self):
+        return self.eof and not self.ended
 
     @property
     def chunks(self):
         return self._chunks.chunks
+
+    @property
+    def source(self):
+        """Whose receive() a Pool calls when the socket is readable."""
+        return self
 
     def read_head(self):
         self._set_head(self.client.read_head())
@@ -359,13 +448,15 @@ class Stream:
             self.body += data
             self.marks.append((time.monotonic(), len(self.body)))
 
-    def receive(self):
+    def receive(self, size=262144):
         """Reads once what the socket has; False: nothing more will come."""
         try:
-            data = self.client.sock.recv(262144)
+            data = self.client.sock.recv(size)
         except (BlockingIOError, TimeoutError, ssl.SSLWantReadError):
             return True
-        except (ConnectionResetError, ssl.SSLEOFError):
+        except OSError as e:
+            if not is_cut(e):
+                raise
             self.eof = self.reset = True
             return False
         if not data:
@@ -409,19 +500,23 @@ class Stream:
         return self
 
     def wait_end(self, timeout=WAIT):
-        """Waits for the end of the connection."""
+        """Waits for the end of the connection, over HTTP/2 of the stream."""
         self.pump(timeout)
         if not self.eof:
             raise AssertionError(f"the stream goes on after {timeout:g} s; {self.body[-300:]!r}")
         return self
 
     def wait_clean_end(self, timeout=WAIT):
-        """Waits for the end of the connection, and that the body was ended properly before."""
+        """The same, and the body must have been ended properly before."""
         self.wait_end(timeout)
         if not self.ended:
             how = "reset" if self.reset else "closed"
-            raise AssertionError(f"{how} without the terminating chunk; {self.body[-300:]!r}")
+            raise AssertionError(f"{how} before the body's end was told; {self.body[-300:]!r}")
         return self
+
+    def wait_body_end(self, timeout=WAIT):
+        """Waits until the body's end is told, whether or not the connection goes on."""
+        return self.wait(lambda: self.ended, "the body's end", timeout)
 
     def time_of(self, data, start=0):
         """When the last byte of `data` arrived."""
@@ -465,6 +560,10 @@ def difference(got, want):
             f"got {got[max(0, at - 60):at + 100]!r}, want {want[max(0, at - 60):at + 100]!r}")
 
 
+Client.Stream = Stream
+Client.SHARE = 1  # how many streams open_many puts on one connection
+
+
 class Pool:
     """Many streams, read together by one thread."""
 
@@ -481,9 +580,11 @@ class Pool:
         self.close()
 
     def add(self, stream):
-        stream.client.sock.setblocking(False)
+        sock = stream.client.sock
+        sock.setblocking(False)
         self.streams.append(stream)
-        self.selector.register(stream.client.sock, selectors.EVENT_READ, stream)
+        if not stream.eof and sock.fileno() not in self.selector.get_map():
+            self.selector.register(sock, selectors.EVENT_READ, stream.source)
         return stream
 
     def close(self):
@@ -491,11 +592,14 @@ class Pool:
         for s in self.streams:
             s.close()
 
-    def drop(self, stream):
-        """Forgets a stream, which the caller then closes."""
-        if not stream.eof:
-            self.selector.unregister(stream.client.sock)
-        self.streams.remove(stream)
+    def close_ended(self):
+        """Closes streams that have ended, and with the last one of a connection the connection."""
+        for s in self.streams:
+            sock, fd = s.client.sock, s.client.sock.fileno()
+            if s.eof and fd >= 0:
+                s.close()
+                if sock.fileno() < 0 and fd in self.selector.get_map():
+                    self.selector.unregister(fd)
 
     def pump(self, seconds, until=None):
         deadline = time.monotonic() + seconds
@@ -529,11 +633,16 @@ class Pool:
 
 
 def open_many(port, targets, timeout=WAIT, **args):
-    """Opens one stream for each target and waits until all of them are held."""
+    """Opens one stream for each target and waits until all of them are held. Over HTTP/2 many of
+    them share a connection, as a browser's do."""
     pool = Pool()
+    share = hosts[port][0].SHARE if port in hosts else 1
+    client = None
     try:
-        for target in targets:
-            pool.add(Stream(port, target, **args))
+        for n, target in enumerate(targets):
+            if share > 1 and n % share == 0:
+                client = Client(port)
+            pool.add(Stream(port, target, client=client, **args))
             pool.pump(0)
         pool.wait_heads(timeout)
         bad = [s for s in pool.streams if s.head.code != 200]

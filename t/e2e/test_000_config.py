@@ -7,6 +7,10 @@ import socket
 
 import pytest
 
+from harness import only_plain
+
+pytestmark = only_plain("no client is in it")
+
 
 @pytest.fixture
 def conf(make_httpd):

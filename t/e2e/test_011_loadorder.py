@@ -41,16 +41,16 @@ def httpd(request, make_httpd, origin):
     script.write_text(APPLICATION)
     server.add("WSGIDestroyInterpreter Off")  # else mod_wsgi's children hang when they end
     server.grip_proxy(origin.port)
-    server.vhost("wsgi", f"WSGIScriptAlias / {script}\n"
-                         "<Location />\nEventStreamGrip On\n</Location>")
-    server.vhost("rewrite", f"""
+    server.site("wsgi", f"WSGIScriptAlias / {script}\n"
+                        "<Location />\nEventStreamGrip On\n</Location>")
+    server.site("rewrite", f"""
         RewriteEngine On
         RewriteRule "^/(.*)$" "http://127.0.0.1:{origin.port}/$1" [P]
         <Location />
             EventStreamGrip On
         </Location>
     """)
-    server.vhost("balancer", f"""
+    server.site("balancer", f"""
         <Proxy "balancer://app">
             BalancerMember "http://127.0.0.1:{origin.port}"
         </Proxy>
@@ -85,7 +85,7 @@ def test_wsgi(httpd):
     with sse.Stream.opened(httpd.port("wsgi"), f"/held?{channel}") as s, \
             Publisher(httpd.port("publish")) as p:
         assert not [n for n in s.head.names() if n.startswith("grip-")]
-        assert s.head.chunked and s.head.all("Set-Cookie") == ["a=1", "b=2"]
+        assert s.head.open_ended and s.head.all("Set-Cookie") == ["a=1", "b=2"]
         p.text(channel, "one.")
         p.send(close_item(channel))
         s.wait_clean_end()
@@ -103,7 +103,7 @@ def test_wsgi_passthrough_is_not_buffered(httpd):
         finally:
             flag.touch()
         s.wait_body(b"one.two.")
-        s.wait(lambda: s.ended, "the terminating chunk")
+        s.wait_body_end()
 
 
 def test_static_files_are_served(httpd):

@@ -37,8 +37,7 @@ def test_pygripcontrol_stream(httpd, origin, channel):
         code=201, reason="Made", headers={"Content-Type": "text/plain", "X-One": "1"},
         body="open\n")))
     with sse.Stream(httpd.port(), path) as s:
-        s.read_head()
-        assert (s.head.code, s.head.reason) == (201, "Made")
+        assert s.read_head().says(201, "Made")
         assert s.head.get("Content-Type") == "text/plain" and s.head.get("X-One") == "1"
         text(httpd, channel, "one\n")
         s.wait_body(b"open\none\n")
@@ -120,7 +119,7 @@ def test_without_hold(httpd, origin):
     with sse.Client(httpd.port()) as c:
         for _ in range(2):
             answer = c.get(path)
-            assert (answer.code, answer.reason, answer.body) == (404, "Nothing", b"gone\n")
+            assert answer.head.says(404, "Nothing") and answer.body == b"gone\n"
             assert answer.get("Content-Length") == "5" and answer.get("X-One") == "1"
     path = instruct(origin, {"response": {"code": 200}})
     with sse.Client(httpd.port()) as c:

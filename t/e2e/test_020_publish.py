@@ -9,7 +9,7 @@ import jwt
 import pytest
 
 import sse
-from harness import unique
+from harness import no_stream, unique
 from publish import Publisher, body, close_item, item
 
 TEXT = "text/plain"
@@ -52,6 +52,7 @@ def api(httpd):
         yield c
 
 
+@no_stream
 def test_error_ends_the_connection_or_not_but_says_so(httpd):
     """httpd closes after a 400; what it announces is what happens."""
     with sse.Client(httpd.port("publish")) as c:
@@ -80,21 +81,25 @@ def refused(answer, code, text):
 
 # ---- the rows of the control server -------------------------------------------------------------
 
+@no_stream
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_root(api, method):
     answer = api.ask("/", method, headers=[("Content-Length", "0")])
     refused(answer, 200, "Pushpin API\n")
 
 
+@no_stream
 @pytest.mark.parametrize("path", ["/publish", "/publish/"])
 def test_published(api, path):
     ok(api.post(path, body([item(unique(), "x")])))
 
 
+@no_stream
 def test_empty_batch(api):
     ok(api.post("/publish/", b'{"items": []}'))
 
 
+@no_stream
 def test_json_answer(api):
     answer = api.post("/publish/", body([item(unique(), "x")]),
                       headers=[("Accept", "application/json")])
@@ -102,6 +107,7 @@ def test_json_answer(api):
     assert json.loads(answer.body) == {"message": "Published"} and answer.body.endswith(b"\n")
 
 
+@no_stream
 @pytest.mark.parametrize("accept,kind", [
     ("*/*", TEXT), ("text/*", TEXT), ("text/plain", TEXT), ("application/*", "application/json"),
     ("text/html, application/json", "application/json"), ("text/html, text/plain", TEXT),
@@ -112,17 +118,20 @@ def test_accept(api, accept, kind):
     assert answer.code == 200 and answer.get("Content-Type").split(";")[0] == kind, answer
 
 
+@no_stream
 def test_not_acceptable(api):
     answer = api.post("/publish/", body([]), headers=[("Accept", "text/html, image/png")])
     refused(answer, 406,
             "Not Acceptable. Supported formats are text/plain and application/json.\n")
 
 
+@no_stream
 def test_errors_are_text(api):
     answer = api.post("/publish/", b"x", headers=[("Accept", "application/json")])
     refused(answer, 400, "Body is not valid JSON.\n")
 
 
+@no_stream
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
 def test_method_not_allowed(api, method):
     answer = api.ask("/publish/", method, headers=[("Content-Length", "0")])
@@ -130,6 +139,7 @@ def test_method_not_allowed(api, method):
     assert answer.get("Allow") == "POST"
 
 
+@no_stream
 @pytest.mark.parametrize("path", ["/nothing", "/publish/x", "/publishx", "/Publish"])
 def test_not_found(api, path):
     refused(api.post(path, body([])), 404, "Not Found\n")
@@ -169,12 +179,14 @@ WRONG = {
 }
 
 
+@no_stream
 @pytest.mark.parametrize("name", sorted(WRONG))
 def test_bad_body(api, name):
     data, text = WRONG[name]
     refused(api.post("/publish/", data), 400, text)
 
 
+@no_stream
 def test_unknown_action(api):
     answer = api.post("/publish/", b'{"items": [{"channel": "a", "http-stream":'
                                    b' {"action": "explode"}}]}')
@@ -182,6 +194,7 @@ def test_unknown_action(api):
     assert b"explode" in answer.body and b"close" in answer.body
 
 
+@no_stream
 def test_unknown_formats_and_fields_are_ignored(api):
     ok(api.post("/publish/", b'{"items": [{"channel": "a", "formats": {"carrier-pigeon": {}},'
                              b' "more": [1]}], "x": 1}'))
@@ -198,12 +211,14 @@ def test_one_bad_item_refuses_all(httpd, origin, api, channel):
 
 # ---- framing and limits -------------------------------------------------------------------------
 
+@no_stream
 def test_length_required(httpd):
     with sse.Client(httpd.port("publish")) as c:
         c.send(b"POST /publish/ HTTP/1.1\r\nHost: a\r\n\r\n")
         refused(c.read_answer(), 411, "Request requires Content-Length.\n")
 
 
+@no_stream
 def test_chunked_request(httpd):
     with sse.Client(httpd.port("publish")) as c:
         c.send(b"POST /publish/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -211,6 +226,7 @@ def test_chunked_request(httpd):
         refused(c.read_answer(), 411, "Request requires Content-Length.\n")
 
 
+@no_stream
 @pytest.mark.parametrize("length", ["abc", "-1", "1x", "99999999999999999999"])
 def test_bad_length(httpd, length):
     with sse.Client(httpd.port("publish")) as c:
@@ -238,6 +254,7 @@ def test_body_limit(httpd, origin, channel):
         s.wait_body(b"end")
 
 
+@no_stream
 def test_announced_length_is_enough_to_refuse(httpd):
     """A terabyte is refused without waiting for it."""
     with sse.Client(httpd.port("publish")) as c:
@@ -246,6 +263,7 @@ def test_announced_length_is_enough_to_refuse(httpd):
         assert head.code == 400
 
 
+@no_stream
 def test_expect_continue(httpd):
     data = body([item(unique(), "x")])
     with sse.Client(httpd.port("publish")) as c:
@@ -256,6 +274,7 @@ def test_expect_continue(httpd):
         ok(c.read_answer())
 
 
+@no_stream
 def test_http_10(httpd):
     data = body([item(unique(), "x")])
     with sse.Client(httpd.port("publish")) as c:
@@ -273,6 +292,7 @@ def test_body_in_pieces(httpd, origin, channel):
         s.wait_body(b"pieces")
 
 
+@no_stream
 def test_body_cut_off(httpd, channel):
     """A client that leaves in the middle of its body publishes nothing."""
     before = httpd.status()["published"]
@@ -297,6 +317,7 @@ def test_keep_alive(httpd, origin, channel):
         s.wait_body("".join(f"{n};" for n in range(1000)).encode())
 
 
+@no_stream
 def test_keep_alive_is_not_refused(api):
     for _ in range(3):
         answer = api.post("/publish/", body([]))
@@ -348,6 +369,7 @@ def test_channel_names(httpd, origin, api):
         s.close()
 
 
+@no_stream
 def test_empty_channel_name(httpd, api):
     ok(api.post("/publish/", body([item("", "x")])))
 
@@ -376,6 +398,7 @@ def test_below_a_location(httpd, origin, channel, base):
         s.wait_body(b"12")
 
 
+@no_stream
 def test_require(httpd):
     """Who may publish is also Apache's Require to say."""
     with sse.Client(httpd.port("require")) as c:
@@ -399,12 +422,14 @@ def attempt(httpd, name, headers):
         return c.post("/publish/", body([]), headers=headers)
 
 
+@no_stream
 def test_key_verbatim(httpd):
     ok(attempt(httpd, "bearer", bearer("changeme")))
     ok(attempt(httpd, "bearer", [("authorization", "bearer changeme")]))
     ok(attempt(httpd, "filekey", bearer("from a file")))
 
 
+@no_stream
 def test_key_signs_a_token(httpd):
     ok(attempt(httpd, "bearer", bearer(token(b"changeme"))))
     ok(attempt(httpd, "bearer", bearer(token(b"changeme", iss="anybody"))))
@@ -454,6 +479,7 @@ def test_bad_token(httpd, origin, channel, name):
         assert value.split()[-1:] == ["Bearer"] or value.split()[-1] not in log
 
 
+@no_stream
 def test_no_token_in_the_url(httpd):
     with sse.Client(httpd.port("issued")) as c:
         assert c.post("/publish/?token=changeme", body([])).code == 401

@@ -8,7 +8,7 @@ import tnetstring
 import zmq
 
 import sse
-from harness import free_port, unique, wait_until
+from harness import free_port, no_stream, unique, wait_until
 from publish import Push, close_item, item, publish, to_bytes
 
 
@@ -107,6 +107,7 @@ def test_broken_message(httpd, origin, push, channel, name):
     assert httpd.status()["refused"] == refused + 1
 
 
+@no_stream
 def test_broken_message_is_logged(make_httpd, origin):
     """The first one is told with the endpoint and the reason."""
     server = make_httpd("zmqlog")

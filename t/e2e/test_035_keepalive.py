@@ -7,7 +7,7 @@ import time
 import pytest
 
 import sse
-from harness import unique, wait_until
+from harness import VERSIONS, unique, wait_until
 from publish import Publisher
 
 EARLY = 0.3  # seconds before its time that a keep-alive may come: timers have a grain
@@ -46,7 +46,7 @@ def test_contents(httpd, origin):
     }
     with sse.Pool() as pool:
         for n, (header, want) in enumerate(cases.items()):
-            s = held(httpd, origin, unique(), header, version="1.0" if n % 2 else "1.1")
+            s = held(httpd, origin, unique(), header, version=VERSIONS[n % len(VERSIONS)])
             s.want = want
             pool.add(s)
         pool.wait_all(lambda s: len(s.body) >= 2 * len(s.want), "two keep-alives")

@@ -7,7 +7,7 @@ import re
 import pytest
 
 import sse
-from harness import unique
+from harness import no_stream, unique
 from publish import Publisher, item, publish
 
 
@@ -25,6 +25,7 @@ def get(httpd, query, **args):
         return c.get("/status" + query, **args)
 
 
+@no_stream
 def test_json(httpd):
     answer = get(httpd, "?json")
     assert answer.code == 200 and answer.get("Content-Type").startswith("application/json")
@@ -63,6 +64,7 @@ def test_counts(httpd, origin):
     assert last["ended"]["client"] - before["ended"]["client"] == 3
 
 
+@no_stream
 def test_prometheus(httpd):
     answer = get(httpd, "?prometheus")
     assert answer.code == 200 and answer.get("Content-Type").startswith("text/plain")
@@ -83,6 +85,7 @@ def test_prometheus(httpd):
         assert [n for n in seen if part in n], f"{part} is missing in {sorted(seen)}"
 
 
+@no_stream
 def test_form_with_a_value(httpd):
     """Programs that only know names with values write ?prometheus=."""
     assert get(httpd, "?prometheus=").get("Content-Type").startswith("text/plain")
@@ -101,6 +104,7 @@ def test_html(httpd, origin):
     assert [v for k, v in rows.items() if re.search(r"(?i)streams?$", k)] == ["1"], text
 
 
+@no_stream
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_other_methods(httpd, method):
     with sse.Client(httpd.port("control")) as c:
@@ -108,12 +112,14 @@ def test_other_methods(httpd, method):
         assert answer.code == 405
 
 
+@no_stream
 def test_head(httpd):
     with sse.Client(httpd.port("control")) as c:
         assert c.ask("/status?json", "HEAD").code == 200
         assert c.get("/alive").code == 410
 
 
+@no_stream
 def test_status_is_not_cached(httpd):
     for query in ("?json", "?prometheus", ""):
         answer = get(httpd, query)
@@ -121,6 +127,7 @@ def test_status_is_not_cached(httpd):
         assert "no-store" in value or "no-cache" in value, (query, answer)
 
 
+@no_stream
 def test_one_publish_is_one_request(httpd):
     before = httpd.status()["published"]
     publish(httpd.port("publish"), item(unique(), "x"))

@@ -9,7 +9,7 @@ from gripcontrol import GripPubControl, HttpStreamFormat, parse_grip_uri
 from pubcontrol import Item, PubControlClient, ZmqPubControlClient
 
 import sse
-from harness import wait_until
+from harness import no_stream, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,7 @@ def test_grip_url(httpd, origin, channel, url):
     control.close()
 
 
+@no_stream
 def test_wrong_key(httpd, channel):
     client = PubControlClient(uri(httpd, "keyed"), {"iss": "realm1"}, "wrong")
     with pytest.raises(ValueError, match="401"):

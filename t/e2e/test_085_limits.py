@@ -8,9 +8,11 @@ import psutil
 import pytest
 
 import sse
-from harness import unique
+from harness import only_plain, unique
 from publish import Publisher
 from scenario import reopen
+
+pytestmark = only_plain("the hub's descriptors are the same for all")
 
 
 def server_with(make_httpd, origin, name, soft_files=None):

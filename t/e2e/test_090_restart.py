@@ -5,16 +5,19 @@ left (the harness looks for them after each stop)."""
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
 
 import sse
-from harness import unique, wait_until
+from harness import HTTP2, VERSIONS, unique, wait_until
 from publish import Publisher, Push, item
-from scenario import no_answered_publish_is_lost
+from scenario import HUB_ALONE, ended_or_alive, may_end, no_answered_publish_is_lost
 
 LONG = 15.0  # seconds that a stop with streams may take
+# The event MPM closes workers' sockets when it restarts, also one that is just being closed.
+ALLOWED = {"graceful": [], "restart": [r"\(9\)Bad file descriptor: AH03092"]}
 
 
 @pytest.fixture
@@ -29,10 +32,10 @@ def httpd(make_httpd, origin):
 
 
 def streams(httpd, origin, channel, count=100):
-    chunked = [sse.Stream(httpd.port(), origin.hold(channel, b"open.")) for _ in range(count)]
-    pool = sse.Pool(chunked)
-    pool.add(sse.Stream(httpd.port(), origin.hold(channel, b"open."), version="1.0"))
-    pool.wait_heads()
+    """So many, and one of the oldest HTTP that the transport has."""
+    path = origin.hold(channel, b"open.")
+    pool = sse.open_many(httpd.port(), [path] * count)
+    pool.add(sse.Stream.opened(httpd.port(), path, version=VERSIONS[-1]))
     pool.wait_all(lambda s: s.body == b"open.", "the initial body")
     httpd.wait_status(streams=count + 1)
     return pool
@@ -52,13 +55,20 @@ def test_stop(httpd, origin, channel, number):
     with streams(httpd, origin, channel) as pool:
         with Publisher(httpd.port("publish")) as pub:
             pub.send(*[item(channel, f"{n};") for n in range(50)])
-        took = httpd.stop(number)
-        assert took < LONG, took
+        with ThreadPoolExecutor(1) as executor:
+            stopped = executor.submit(httpd.stop, number)
+            while not stopped.done():
+                pool.pump(0.05)
+                pool.close_ended()  # under worker an HTTP/2 connection keeps its child till then
+        assert stopped.result() < LONG, stopped.result()
         pool.wait_all(lambda s: s.eof, "the end of their connection")
         want = b"open." + "".join(f"{n};" for n in range(50)).encode()
-        assert {s.body for s in pool.streams} == {want}
-        unclean = [s for s in pool.streams if not s.ended]
-        assert not unclean, f"{len(unclean)} of {len(pool.streams)} without the terminating chunk"
+        politely = number != signal.SIGTERM
+        unclean = [s for s in pool.streams if not may_end(s, politely)]
+        assert not unclean, f"{len(unclean)} of {len(pool.streams)} were cut"
+        bodies = {s.body for s in pool.streams if s.ended or politely or not HTTP2}
+        assert bodies <= {want}
+        assert all(want.startswith(s.body) for s in pool.streams)
 
 
 def test_stop_without_streams(httpd):
@@ -73,28 +83,23 @@ def test_start_again(httpd, origin):
         works(httpd, origin)
 
 
-def all_alive(httpd, pool, channel):
-    """Nobody noticed: the same connections, and the next message."""
-    with Publisher(httpd.port("publish")) as pub:
-        pub.text(channel, "after")
-    pool.wait_all(lambda s: s.eof or s.body == b"open.after", "the next message")
-    for s in pool.streams:
-        assert not s.eof and s.body == b"open.after", f"eof {s.eof}, {s.body!r}"
-
-
 def one_hub(httpd):
     wait_until(lambda: len(hubs(httpd)) == 1, lambda: f"one hub, {hubs(httpd)}")
 
 
 @pytest.mark.parametrize("how", ["graceful", "restart"])
 def test_streams_go_on(httpd, origin, channel, how):
-    """The new configuration answers at once; nothing is cut, again and again."""
+    """The new configuration answers at once; nothing is cut, again and again. The hub's own streams
+    all go on."""
+    httpd.allow(*ALLOWED[how])
     with streams(httpd, origin, channel) as pool:
         for _ in range(3):
             getattr(httpd, how)()
             works(httpd, origin)
-        httpd.wait_status(streams=len(pool.streams), reserved=0)
-        all_alive(httpd, pool, channel)
+        if HUB_ALONE:
+            httpd.wait_status(streams=len(pool.streams), reserved=0)
+        alive = ended_or_alive(httpd, pool, channel, b"open.", politely=how == "graceful")
+        assert not HUB_ALONE or len(alive) == len(pool.streams)
     httpd.wait_status(streams=0, reserved=0)
     one_hub(httpd)
 
@@ -127,7 +132,7 @@ def test_many_restarts(httpd, origin, channel):
 @pytest.mark.parametrize("how", ["graceful", "restart"])
 def test_no_answered_publish_is_lost(httpd, origin, channel, how):
     """A restart drops the connections of requests in flight; a graceful one does not even that."""
-    httpd.allow(r"cannot be bound")
+    httpd.allow(r"cannot be bound", *ALLOWED[how])
     no_answered_publish_is_lost(httpd, origin, channel, getattr(httpd, how), rounds=3,
                                 broken=how == "restart", clean=True)
 

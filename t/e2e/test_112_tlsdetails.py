@@ -94,7 +94,7 @@ class Raw:
     sse.Client and sse.Stream use of a socket."""
 
     def __init__(self, port, tls):
-        context = ssl.create_default_context(cafile=TLS_CA)
+        context = sse.tls_context(TLS_CA)
         context.minimum_version = context.maximum_version = tls
         self.tcp = socket.create_connection(("127.0.0.1", port), timeout=WAIT)
         self.tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -299,7 +299,7 @@ def test_renegotiation(httpd, origin, channel):
 
 def test_resumption(httpd, origin, channel, tls):
     """A held connection's session can be resumed, also after the stream has ended."""
-    context = ssl.create_default_context(cafile=TLS_CA)
+    context = sse.tls_context(TLS_CA)
     path = origin.hold(channel, b"open.")
     session = None
     for n in range(4):
@@ -334,7 +334,7 @@ def test_client_certificate(httpd, origin, channel, tls):
         with client:
             client.get(path)
     assert not origin.seen(path)
-    context = ssl.create_default_context(cafile=TLS_CA)
+    context = sse.tls_context(TLS_CA)
     context.load_cert_chain(httpd.certs / "client.pem", httpd.certs / "client.key")
     client = sse.Client(httpd.port("cert"), wrap=sse.tls(TLS_CA, tls, context=context))
     with sse.Stream.opened(None, path, client=client) as s:

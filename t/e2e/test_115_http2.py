@@ -23,7 +23,7 @@ def make(make_httpd, origin, name=None):
     server = make_httpd(name, modules=["http2"])
     server.add("EventStreamMaxLag 262144\nH2MaxWorkers 32")
     server.tls_proxy(origin.port, "h2", server="Protocols h2 http/1.1")
-    server.grip_proxy(origin.port, "h2c", server="Protocols h2c http/1.1")
+    server.grip_proxy(origin.port, "h2c", server="Protocols h2c http/1.1", own=True)
     server.publisher()
     return server.start()
 
