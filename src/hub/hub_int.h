@@ -302,6 +302,8 @@ es_err_t es_loop_adopt(es_loop_t *loop, es_stream_t *stream, const es_resume_t *
 void es_loop_end_all(es_loop_t *loop);
 /* Forgets every stream, whose sockets are somebody else's now; they go back to the intake. */
 void es_loop_forget_all(es_loop_t *loop);
+/* Frees a channel that has no stream; it may be dirty. */
+void es_loop_drop_channel(es_loop_t *loop, es_channel_t *channel);
 
 /* ---- registry.c -------------------------------------------------------------------------------
  */
@@ -364,6 +366,7 @@ typedef struct es_pull {
     void *monitor;  /* ZeroMQ PAIR: tells who comes and goes; NULL: nobody does */
     int peers;      /* publishers that are connected */
     bool listening; /* new ones are accepted */
+    int listener;   /* the socket on which they are, ZeroMQ's */
 } es_pull_t;
 
 typedef struct es_tame { /* lets the first lines of a kind through, then counts */
@@ -404,6 +407,7 @@ typedef struct es_intake {
     es_carried_t carried;
     uint64_t expect_until_ms; /* a restart is under way: end when no next hub came; 0: none is */
     int heir;                 /* the next hub, which has everything now; -1: there is none */
+    int predecessor;          /* the hub before, until it is asked; -1: there is none */
     bool done;
 } es_intake_t;
 
@@ -414,6 +418,7 @@ void es_intake_destroy(es_intake_t *intake);
 es_err_t es_intake_watch(es_intake_t *intake, es_source_t *source);
 es_err_t es_intake_start_loops(es_intake_t *intake);
 void es_intake_join_loops(es_intake_t *intake, es_order_t last); /* HALT or STOP */
+void es_intake_forget_all(es_intake_t *intake); /* streams and links: they are another hub's */
 
 /* reserve.c */
 es_err_t es_intake_reserve(es_intake_t *intake, es_str_t hold, es_stream_t **ret,
@@ -435,6 +440,7 @@ void es_intake_refused(es_intake_t *intake, const char *from, const es_detail_t 
  * died, and everything is as before. Else nobody knows: the streams that it did not get have to
  * end. */
 es_err_t es_hand_over(es_intake_t *intake, int heir);
+enum { ES_DONE_NUMBER = 1 }; /* of DONE, and so of the next hub's word */
 
 /* takeover.c: takes everything from the hub before; the loops stand still. Whatever goes wrong is
  * logged, and what came is kept. */
@@ -461,6 +467,10 @@ void es_pull_unbind(es_intake_t *intake); /* no new publisher; takes what has co
 void es_pull_rebind(es_intake_t *intake); /* after es_pull_unbind: listen again */
 void es_pull_watch_peers(es_intake_t *intake, es_pull_t *pull); /* what the monitor has to tell */
 int es_pull_peers(const es_intake_t *intake);
+
+/* unlisten.c: ZeroMQ's listening socket `fd` stops to be one, its connections stay. False: it is as
+ * it was. */
+bool es_unlisten(int fd);
 
 /* tame.c: may this line of its kind be logged? */
 bool es_tame_admits(es_intake_t *intake, es_tame_t *tame);

@@ -218,6 +218,20 @@ void es_intake_join_loops(es_intake_t *intake, es_order_t last)
     intake->running = 0;
 }
 
+void es_intake_forget_all(es_intake_t *intake)
+{
+    int i;
+
+    for (i = 0; i < intake->loop_count; i++) {
+        es_loop_forget_all(&intake->loops[i]);
+    }
+    while (intake->links) {
+        intake->links->reserved = NULL;
+        es_link_close(intake, intake->links);
+    }
+    es_intake_take_back(intake);
+}
+
 static int loops_wanted(const es_hub_config_t *config)
 {
     const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -250,6 +264,7 @@ es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config)
     intake->back.wake = -1;
     intake->epoll = -1;
     intake->heir = -1;
+    intake->predecessor = config->predecessor > 0 ? config->predecessor : -1;
     intake->config = config;
     intake->started_ms = es_now(config);
     pthread_mutex_init(&intake->back.lock, NULL);
@@ -265,12 +280,17 @@ es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config)
     if (err == ES_OK) {
         err = watch_all(intake);
     }
-    if (err == ES_OK && config->predecessor > 0) {
+    if (err != ES_OK) {
+        return err;
+    }
+    if (config->predecessor > 0) {
+        intake->predecessor = -1;
         es_take_over(intake, config->predecessor);
+        if (intake->done) { /* told to stop meanwhile */
+            return ES_OK;
+        }
     }
-    if (err == ES_OK) {
-        err = es_intake_start_loops(intake);
-    }
+    err = es_intake_start_loops(intake);
     if (err == ES_OK && config->serves) {
         config->serves(config->life_ctx);
     }
@@ -303,6 +323,9 @@ void es_intake_destroy(es_intake_t *intake)
     free(intake->loop_load);
     if (intake->heir >= 0) {
         close(intake->heir);
+    }
+    if (intake->predecessor >= 0) {
+        close(intake->predecessor);
     }
     if (intake->epoll >= 0) {
         close(intake->epoll);

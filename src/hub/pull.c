@@ -8,22 +8,28 @@
  * An endpoint may be taken when the hub starts: the bind is tried again every second, and
  * everything else works meanwhile.
  *
- * At a restart this hub unbinds, so that new publishers reach the next one. Those that are
+ * At a restart this hub stops to listen, so that new publishers reach the next one. Those that are
  * connected stay, because a ZeroMQ connection cannot be handed over and what is under way on it
  * would be lost: tail.c. A monitor of each socket tells how many they are.
+ *
+ * The file of an ipc:// endpoint is made and removed here: ZeroMQ would remove it when a tail ends,
+ * though by then it is the next hub's.
  */
 #include "hub_int.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 #include <zmq.h>
 
 enum {
     ROUND = 256,         /* messages from one socket in one round */
     RECEIVE_HWM = 10000, /* messages that ZeroMQ keeps for us; then publishers wait */
     RETRY_MS = 1000,
-    UNBIND_TRIES = 100, /* for the listening socket to be closed */
+    UNBIND_TRIES = 100, /* for ZeroMQ to close the listening socket */
     UNBIND_STEP_MS = 10
 };
 
@@ -37,7 +43,8 @@ static void set_int(void *socket, int option, int value)
  * is no longer needed, so the socket is given up then. */
 static bool watch_monitor(es_intake_t *intake, es_pull_t *pull)
 {
-    const int events = ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED;
+    const int events =
+        ZMQ_EVENT_LISTENING | ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_CLOSED;
     size_t len = sizeof pull->monitor_source.fd;
     char name[64];
 
@@ -56,8 +63,61 @@ static bool watch_monitor(es_intake_t *intake, es_pull_t *pull)
            es_intake_watch(intake, &pull->monitor_source) == ES_OK;
 }
 
+/* The file of an ipc:// endpoint; NULL: it has none. */
+static const char *file_of(const es_pull_t *pull)
+{
+    static const char scheme[] = "ipc://";
+    const char *path = pull->endpoint + sizeof scheme - 1;
+
+    if (strncmp(pull->endpoint, scheme, sizeof scheme - 1) != 0 || *path == '@' || *path == '*') {
+        return NULL;
+    }
+    return path;
+}
+
+/* Listens at the file and has ZeroMQ use that socket. What is left there of a hub that died is
+ * removed, as ZeroMQ does it. */
+static bool listen_at_file(es_pull_t *pull, const char *path)
+{
+    enum { BACKLOG = 100 };
+    struct sockaddr_un a = { .sun_family = AF_UNIX };
+    int fd, saved;
+
+    if (strlen(path) >= sizeof a.sun_path) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    memcpy(a.sun_path, path, strlen(path) + 1);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        return false;
+    }
+    (void)unlink(path);
+    if (bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && listen(fd, BACKLOG) == 0 &&
+        zmq_setsockopt(pull->socket, ZMQ_USE_FD, &fd, sizeof fd) == 0) {
+        return true;
+    }
+    saved = errno;
+    close(fd);
+    errno = saved;
+    return false;
+}
+
+static bool listen_on(es_pull_t *pull)
+{
+    const char *path = file_of(pull);
+
+    pull->listener = -1;
+    pull->listening =
+        (!path || listen_at_file(pull, path)) && zmq_bind(pull->socket, pull->endpoint) == 0;
+    return pull->listening;
+}
+
 static void close_pull(es_pull_t *pull)
 {
+    if (pull->listening && file_of(pull)) {
+        (void)unlink(file_of(pull));
+    }
     if (pull->monitor) {
         (void)zmq_socket_monitor(pull->socket, NULL, 0);
         (void)zmq_close(pull->monitor);
@@ -86,8 +146,8 @@ static bool bind_pull(es_intake_t *intake, es_pull_t *pull)
     set_int(pull->socket, ZMQ_LINGER, 0);
     set_int(pull->socket, ZMQ_IPV6, 1);
     (void)zmq_setsockopt(pull->socket, ZMQ_MAXMSGSIZE, &max, sizeof max);
-    pull->listening = watch_monitor(intake, pull) && zmq_bind(pull->socket, pull->endpoint) == 0;
-    if (pull->listening && zmq_getsockopt(pull->socket, ZMQ_FD, &pull->source.fd, &len) == 0 &&
+    if (watch_monitor(intake, pull) && listen_on(pull) &&
+        zmq_getsockopt(pull->socket, ZMQ_FD, &pull->source.fd, &len) == 0 &&
         es_intake_watch(intake, &pull->source) == ES_OK) {
         return true;
     }
@@ -97,16 +157,9 @@ static bool bind_pull(es_intake_t *intake, es_pull_t *pull)
     return false;
 }
 
-/* A socket that was unbound still has its publishers. */
-static bool bind_again(es_pull_t *pull)
-{
-    pull->listening = zmq_bind(pull->socket, pull->endpoint) == 0;
-    return pull->listening;
-}
-
 static void try_bind(es_intake_t *intake, es_pull_t *pull, uint64_t now_ms)
 {
-    if (pull->socket ? bind_again(pull) : bind_pull(intake, pull)) {
+    if (pull->socket ? listen_on(pull) : bind_pull(intake, pull)) {
         es_log(&intake->config->log, ES_LOG_INFO, "ES0320", "EventStreamPull %s: listening",
                pull->endpoint);
         pull->complained = false;
@@ -251,9 +304,9 @@ void es_pull_receive(es_intake_t *intake)
 
 /* ---- publishers that come and go ---- */
 
-/* One event of the monitor; 0: there is none. Its first part begins with the event's number, the
+/* One event of the monitor; 0: there is none. Its first part is the event's number and a value, the
  * second names the endpoint. */
-static uint16_t next_event(void *monitor)
+static uint16_t next_event(void *monitor, int32_t *ret_value)
 {
     zmq_msg_t msg;
     uint16_t event = 0;
@@ -265,8 +318,9 @@ static uint16_t next_event(void *monitor)
             zmq_msg_close(&msg);
             return 0;
         }
-        if (part == 0 && zmq_msg_size(&msg) >= sizeof event) {
+        if (part == 0 && zmq_msg_size(&msg) >= sizeof event + sizeof *ret_value) {
             memcpy(&event, zmq_msg_data(&msg), sizeof event);
+            memcpy(ret_value, (char *)zmq_msg_data(&msg) + sizeof event, sizeof *ret_value);
         }
         more = zmq_msg_more(&msg);
         zmq_msg_close(&msg);
@@ -276,11 +330,15 @@ static uint16_t next_event(void *monitor)
 
 void es_pull_watch_peers(es_intake_t *intake, es_pull_t *pull)
 {
-    uint16_t event = pull->monitor ? next_event(pull->monitor) : 0;
+    int32_t value = -1;
+    uint16_t event = pull->monitor ? next_event(pull->monitor, &value) : 0;
 
     (void)intake;
-    for (; event != 0; event = next_event(pull->monitor)) {
+    for (; event != 0; event = next_event(pull->monitor, &value)) {
         switch (event) {
+        case ZMQ_EVENT_LISTENING:
+            pull->listener = value;
+            break;
         case ZMQ_EVENT_ACCEPTED:
             pull->peers++;
             break;
@@ -304,12 +362,24 @@ int es_pull_peers(const es_intake_t *intake)
     return sum;
 }
 
-/* ZeroMQ's own thread closes the listening socket; until it has, the next hub cannot bind. */
-static void await_unbound(es_intake_t *intake, es_pull_t *pull)
+/* Without /proc ZeroMQ has to do it, which disconnects the publishers: they connect again, and some
+ * of what is under way is lost. Its own thread closes the listening socket; until it has, the next
+ * hub cannot bind. */
+static void unbind_slowly(es_intake_t *intake, es_pull_t *pull)
 {
     zmq_pollitem_t item = { .socket = pull->monitor, .events = ZMQ_POLLIN };
+    char endpoint[512];
+    size_t len = sizeof endpoint;
     int tries;
 
+    /* By the name that ZeroMQ gave it: an address where "*" was configured. */
+    if (zmq_getsockopt(pull->socket, ZMQ_LAST_ENDPOINT, endpoint, &len) != 0 ||
+        zmq_unbind(pull->socket, endpoint) != 0) {
+        return;
+    }
+    es_log(&intake->config->log, ES_LOG_WARN, "ES0322",
+           "EventStreamPull %s: publishers are disconnected, messages under way may be lost",
+           pull->endpoint);
     for (tries = 0; tries < UNBIND_TRIES && pull->listening; tries++) {
         (void)zmq_poll(&item, 1, UNBIND_STEP_MS);
         es_pull_watch_peers(intake, pull);
@@ -322,14 +392,17 @@ void es_pull_unbind(es_intake_t *intake)
 
     for (i = 0; i < intake->config->pull_count; i++) {
         es_pull_t *pull = &intake->pull[i];
-        char endpoint[512];
-        size_t len = sizeof endpoint;
 
-        /* By the name that ZeroMQ gave it: an address where "*" was configured. */
-        if (pull->listening &&
-            zmq_getsockopt(pull->socket, ZMQ_LAST_ENDPOINT, endpoint, &len) == 0 &&
-            zmq_unbind(pull->socket, endpoint) == 0) {
-            await_unbound(intake, pull);
+        if (!pull->listening) {
+            continue;
+        }
+        es_pull_watch_peers(intake, pull); /* tells the listener */
+        if (pull->listener >= 0 && es_unlisten(pull->listener)) {
+            pull->listening = false;
+            pull->listener = -1;
+        }
+        else {
+            unbind_slowly(intake, pull);
         }
     }
     intake->pull_retry_ms = 0;
@@ -343,6 +416,8 @@ void es_pull_rebind(es_intake_t *intake)
     int i;
 
     for (i = 0; i < intake->config->pull_count; i++) {
-        try_bind(intake, &intake->pull[i], es_now(intake->config));
+        if (!intake->pull[i].listening) {
+            try_bind(intake, &intake->pull[i], es_now(intake->config));
+        }
     }
 }
