@@ -41,7 +41,7 @@ static bool is_on(const es_stream_t *s, const es_channel_t *channel)
 
 /* A channel that is left empty is freed by its loop; but when the loop was never given the stream
  * (`placed` false), the channel was made for it a moment ago and no order names it: it is freed at
- * once, which cannot fail as an order can. Only a loop that stands still can have seen it. */
+ * once, which cannot fail as an order can. So it is when the loop has no thread. */
 static void leave_channels(es_intake_t *intake, es_stream_t *s, int loop, bool placed)
 {
     uint16_t i;
@@ -53,7 +53,7 @@ static void leave_channels(es_intake_t *intake, es_stream_t *s, int loop, bool p
         if (!es_registry_leave(intake->registry, channel, loop)) {
             continue;
         }
-        if (placed) {
+        if (placed && loop < intake->running) {
             es_intake_command(intake, loop, &cmd);
         }
         else if (channel->dirty) {
