@@ -126,7 +126,7 @@ static int send_held(int to, const char *resume, const char *rest)
 
 #define RESUME(behind)                                                                             \
     "{\"behind\": [" behind "], \"continuous\": [false], \"bytes\": 0, \"idle\": 0, \"ending\": "  \
-                            "0}"
+    "0}"
 
 static void send_frame(int to, const char *order, const char *content)
 {
@@ -400,7 +400,7 @@ typedef struct publisher {
     int link;
     atomic_int sent;
     atomic_bool stop;
-    es_err_t err;
+    _Atomic es_err_t err;
 } publisher_t;
 
 static void *publish_on(void *arg)
