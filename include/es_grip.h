@@ -32,6 +32,8 @@ enum {
     ES_MAX_TOKEN = 8192             /* bytes of a JWT */
 };
 
+bool es_text_is_utf8(es_str_t s); /* as strict as jansson: what may be written as JSON */
+
 typedef struct es_pair {
     char *name;
     char *value;

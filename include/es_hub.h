@@ -45,6 +45,7 @@ typedef struct es_hub_config {
     /* 0: none, there is nobody to take streams from. Else the other end of the descriptor that was
      * sent through the door with HAND_OVER; the hub's from now on. */
     int predecessor;
+    uint32_t generation; /* of the configuration: nothing is handed to a hub of an older one */
     void (*serves)(void *life_ctx); /* may be NULL: it has its streams and reads the door now */
     void (*leaves)(void *life_ctx); /* may be NULL: the next hub has them all; see tail.c */
     void *life_ctx;

@@ -32,7 +32,9 @@
  *
  *   the door                               the hub
  *   EXPECT                          ──▶    a next hub will come; when none does, it ends
- *   HAND_OVER  descriptor           ──▶    it stops reading, and stops its loops
+ *   HAND_OVER  descriptor           ──▶    it stops reading, and stops its loops. `number` is the
+ *                                          next hub's generation; an older one than the hub's own
+ *                                          gets an ANSWER that says so, and ends
  *
  *   hub                                    next hub
  *   FRAME    {"order": n} NUL item  ──▶    for each message that a stream still has to get
@@ -41,7 +43,9 @@
  *                                          `number` 1: the stream before it is reserved on it
  *   LOOSE    descriptor             ──▶    one that came on the link before, not yet claimed
  *   DONE     {"order": n, ...}      ──▶    that was all
- *                   ◀── ANSWER             from now on the next hub serves; the pair is a link
+ *                   ◀── ANSWER             from now on the next hub serves; the pair is a link.
+ *                                          Another code than ES_OK, at any time: it serves what it
+ *                                          has by then, the rest ends with the hub before
  */
 #ifndef ES_WIRE_H
 #define ES_WIRE_H
@@ -113,14 +117,14 @@ typedef struct es_wire_reader {
     size_t n;
     size_t cap;
     size_t taken; /* length of the message that es_wire_next gave out last */
-    int fds[4];   /* received, not yet claimed by a message; owned */
+    int fds[4];   /* received, not yet claimed by a message; owned; -1: one that was lost */
     int fd_count;
 } es_wire_reader_t;
 
 typedef struct es_wire_message {
     es_wire_head_t head;
     es_str_t payload; /* points into the reader, valid until the next call on it */
-    int fd;           /* -1, or owned by the caller from now on */
+    int fd; /* -1, or owned by the caller from now on; -1 though ES_WIRE_FD is set: lost */
 } es_wire_message_t;
 
 void es_wire_reader_init(es_wire_reader_t *r);

@@ -29,7 +29,6 @@ enum {
 
 /* ---- text.c ------------------------------------------------------------------------------- */
 bool es_text_is_clean(es_str_t s);       /* no CR, LF or NUL */
-bool es_text_is_utf8(es_str_t s);        /* as strict as jansson */
 bool es_text_is_header_name(es_str_t s); /* an RFC 9110 token, at most ES_MAX_HEADER_NAME bytes */
 bool es_text_equals(es_str_t a, es_str_t b);
 

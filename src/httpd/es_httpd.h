@@ -73,13 +73,20 @@ uint64_t es_send_timeout_ms(const server_rec *s);
 const es_key_t *es_signing_key(const es_dir_conf_t *conf); /* the location's, else the random one */
 apr_status_t es_random_key_make(apr_pool_t *p);            /* post_config */
 
+/* What all processes of the server share about its hubs. */
+typedef struct es_door_page {
+    _Atomic pid_t serving;   /* the hub that reads the door; 0: none */
+    _Atomic uint32_t newest; /* generation of the hub that was started last */
+} es_door_page_t;
+
 /* The way to the hub: made once for the life of the server, so its layout is that of every build
  * that a graceful restart may bring in. */
 typedef struct es_door {
     uint32_t version; /* ES_DOOR_VERSION */
     int hub_end;      /* SOCK_SEQPACKET pair: see es_wire.h */
     int child_end;
-    _Atomic pid_t *serving; /* shared by all processes: the hub that reads the door; 0: none */
+    es_door_page_t *page;
+    uint32_t generation;    /* the parent's: configurations so far */
     pid_t old[ES_OLD_HUBS]; /* the parent's: hubs of configurations before, as long as they run */
 } es_door_t;
 

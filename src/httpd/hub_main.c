@@ -131,7 +131,7 @@ static bool is_alive(pid_t pid)
  */
 static int ask_predecessor(server_rec *s, const es_door_t *door)
 {
-    const pid_t pid = atomic_load(door->serving);
+    const pid_t pid = atomic_load(&door->page->serving);
     int pair[2];
     es_err_t err;
 
@@ -143,7 +143,7 @@ static int ask_predecessor(server_rec *s, const es_door_t *door)
                      ESLOGNO(0013) "no streams are taken from the hub before (pid %d)", (int)pid);
         return 0;
     }
-    err = es_wire_knock(door->child_end, ES_WIRE_HAND_OVER, (uint32_t)getpid(), pair[1]);
+    err = es_wire_knock(door->child_end, ES_WIRE_HAND_OVER, door->generation, pair[1]);
     close(pair[1]);
     if (err != ES_OK) {
         ap_log_error(APLOG_MARK, APLOG_ERR, errno, s,
@@ -159,14 +159,14 @@ static void serves(void *ctx)
 {
     const es_door_t *door = ctx;
 
-    atomic_store(door->serving, getpid());
+    atomic_store(&door->page->serving, getpid());
 }
 
 static void serves_no_more(const es_door_t *door)
 {
     pid_t self = getpid();
 
-    (void)atomic_compare_exchange_strong(door->serving, &self, 0);
+    (void)atomic_compare_exchange_strong(&door->page->serving, &self, 0);
 }
 
 static void leaves(void *ctx)
@@ -192,6 +192,7 @@ void es_hub_main(server_rec *s, apr_pool_t *p, es_door_t *door)
         .serves = serves,
         .leaves = leaves,
         .life_ctx = door,
+        .generation = door->generation,
         .log = { .write = write_log,
                  .ctx = s,
                  .level = ap_get_server_module_loglevel(s, APLOG_MODULE_INDEX) },
@@ -213,6 +214,9 @@ void es_hub_main(server_rec *s, apr_pool_t *p, es_door_t *door)
         ap_log_error(APLOG_MARK, APLOG_CRIT, 0, s,
                      ESLOGNO(0012) "the hub cannot change to the server's User");
         _exit(1);
+    }
+    if (atomic_load(&door->page->newest) > door->generation) { /* overtaken by another restart */
+        _exit(0);
     }
     config.predecessor = ask_predecessor(s, door);
     close(door->child_end); /* so that the end of every other process is seen */

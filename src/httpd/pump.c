@@ -57,6 +57,19 @@ static int client_socket(request_rec *r)
     return s && apr_os_sock_get(&fd, s) == APR_SUCCESS ? fd : -1;
 }
 
+/* What the client sends is read and thrown away, or its end would wait behind it. False: it is
+ * gone.
+ */
+static bool drop_input(pump_t *p)
+{
+    apr_status_t rv;
+
+    rv = ap_get_brigade(p->r->connection->input_filters, p->bb, AP_MODE_READBYTES,
+                        APR_NONBLOCK_READ, READ_MAX);
+    apr_brigade_cleanup(p->bb);
+    return rv == APR_SUCCESS || APR_STATUS_IS_EAGAIN(rv) || APR_STATUS_IS_EINTR(rv);
+}
+
 /* The GRIP filter keeps the end of the application's answer back, and INFLATE in front of it has
  * seen that end: what the hub writes goes in behind them. */
 static ap_filter_t *behind_grip(request_rec *r)
@@ -162,7 +175,7 @@ static int wait_ms(const pump_t *p)
 static void carry(pump_t *p)
 {
     struct pollfd fds[2] = { { .fd = p->up, .events = POLLIN },
-                             { .fd = client_socket(p->r), .events = POLLRDHUP } };
+                             { .fd = client_socket(p->r), .events = POLLIN | POLLRDHUP } };
     char buf[READ_MAX];
 
     for (;;) {
@@ -171,7 +184,7 @@ static void carry(pump_t *p)
         if (poll(fds, 2, wait_ms(p)) < 0 && errno != EINTR) {
             return;
         }
-        if (client_is_gone(p->r, &fds[1])) {
+        if (client_is_gone(p->r, &fds[1]) || ((fds[1].revents & POLLIN) && !drop_input(p))) {
             return;
         }
         n = recv(p->up, buf, sizeof buf, MSG_DONTWAIT);

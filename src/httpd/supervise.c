@@ -147,7 +147,7 @@ int es_supervise_monitor(apr_pool_t *p, server_rec *s)
 /* A hub that is gone without a word serves no more. */
 static void forget_serving(pid_t pid)
 {
-    (void)atomic_compare_exchange_strong(door->serving, &pid, 0);
+    (void)atomic_compare_exchange_strong(&door->page->serving, &pid, 0);
 }
 
 /* Waits until the hub is gone; true when it is. */
@@ -270,13 +270,14 @@ static apr_status_t open_door(es_door_t *d)
 {
     int pair[2];
     void *page =
-        mmap(NULL, sizeof *d->serving, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        mmap(NULL, sizeof *d->page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
     if (page == MAP_FAILED) {
         return errno;
     }
-    d->serving = page;
-    atomic_init(d->serving, 0);
+    d->page = page;
+    atomic_init(&d->page->serving, 0);
+    atomic_init(&d->page->newest, 0);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
         return errno;
     }
@@ -334,6 +335,7 @@ int es_supervise_post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *pt
     memset(&hub, 0, sizeof hub);
     hub.server = s;
     hub.pconf = pconf;
+    atomic_store(&door->page->newest, ++door->generation);
     watch_old_hubs(pconf);
     start_hub();
     if (!hub.running) {

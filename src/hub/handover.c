@@ -12,8 +12,9 @@
  * over, so a publish reaches each stream once, and in its place.
  *
  * Until 4 nothing is given up. When the next hub dies before, the loops start again and clients
- * have noticed a pause. When it does not answer in time nobody can say which streams it serves, so
- * those that it was not sent end here, and this hub with them.
+ * have noticed a pause. When it says that it goes on with what has come, or does not answer in time
+ * and nobody can say which streams it serves, those that it was not sent end here, and this hub
+ * with them. What cannot be sent for a reason of its own costs the one stream or link.
  *
  * The intake's thread; from 2 to 4 the only one.
  */
@@ -25,9 +26,7 @@
 #include <unistd.h>
 
 enum {
-    PATIENCE_MS = 20 * 1000, /* without any progress */
-    DONE_NUMBER = 1,
-    STATS_MAX = 64 * 1024
+    PATIENCE_MS = 20 * 1000 /* without any progress */
 };
 
 typedef struct handover {
@@ -105,8 +104,11 @@ static void describe(es_stream_t *s, es_instruct_t *in, es_sub_spec_t *specs, es
 
         specs[i] = (es_sub_spec_t) { .name = sub->channel->name,
                                      .name_len = sub->channel->name_len,
-                                     .prev_id = sub->last_id,
                                      .filter_count = sub->filter_count };
+        /* An id of other bytes does not fit into JSON; the next message brings another one. */
+        if (sub->last_id && es_text_is_utf8(es_str(sub->last_id))) {
+            specs[i].prev_id = sub->last_id;
+        }
         memcpy(specs[i].filters, sub->filters, sizeof specs[i].filters);
         resume->behind[i] = sub->channel->head - sub->cursor;
         resume->continuous[i] = sub->continuous;
@@ -131,7 +133,7 @@ static es_err_t send_stream(handover_t *h, es_stream_t *s)
     const uint64_t now_ms = es_now(h->intake->config);
     const es_str_t rest = rest_of(s);
     es_resume_t resume = { .bytes = s->bytes,
-                           .idle = now_ms - s->last_ms,
+                           .idle = now_ms > s->last_ms ? now_ms - s->last_ms : 0,
                            .due = s->keep_alive_due > now_ms ? s->keep_alive_due - now_ms : 0,
                            .stalled = s->stalled_ms > 0 ? now_ms - s->stalled_ms : 0 };
     es_delivery_t delivery = { .chunked = s->chunked,
@@ -167,6 +169,18 @@ static es_err_t send_stream(handover_t *h, es_stream_t *s)
     return err;
 }
 
+/* What is no fault of the way to the next hub must not cost the others: this one is left out, and
+ * its client finds its connection closed. */
+static es_err_t leave_out(const handover_t *h, const char *what, const char *peer, es_err_t err)
+{
+    if (err == ES_OK || err == ES_EIO || err == ES_EAGAIN) {
+        return err;
+    }
+    es_log(&h->intake->config->log, ES_LOG_ERR, "ES0360", "%s %s cannot be handed over: %s", what,
+           peer ? peer : "?", es_err_name(err));
+    return ES_OK;
+}
+
 static es_err_t send_streams(handover_t *h)
 {
     es_err_t err = ES_OK;
@@ -176,7 +190,7 @@ static es_err_t send_streams(handover_t *h)
     for (i = 0; i < h->intake->loop_count; i++) {
         for (s = h->intake->loops[i].streams; s && err == ES_OK; s = s->next) {
             if (s->state == ES_STREAM_LIVE) {
-                err = send_stream(h, s);
+                err = leave_out(h, "the stream to", s->peer, send_stream(h, s));
             }
         }
     }
@@ -217,7 +231,7 @@ static es_err_t send_links(handover_t *h)
     es_link_t *link;
 
     for (link = h->intake->links; link && err == ES_OK; link = link->next) {
-        err = send_link(h, link);
+        err = leave_out(h, "the link of", "a child", send_link(h, link));
     }
     return err;
 }
@@ -234,7 +248,7 @@ static es_err_t send_done(handover_t *h)
     if (err == ES_OK) {
         err = es_stats_render(h->intake, false, &h->buf);
     }
-    return err == ES_OK ? send_buf(h, ES_WIRE_DONE, DONE_NUMBER, -1) : err;
+    return err == ES_OK ? send_buf(h, ES_WIRE_DONE, ES_DONE_NUMBER, -1) : err;
 }
 
 /* ---- the whole ---- */
@@ -252,36 +266,52 @@ static es_err_t send_all(handover_t *h)
     return err == ES_OK ? send_done(h) : err;
 }
 
-static es_err_t await_word(int heir)
+/* The next hub closed its end: ES_EIO and errno. */
+static bool is_gone(es_err_t err)
+{
+    return err == ES_EIO && (errno == EPIPE || errno == ECONNRESET);
+}
+
+/* ES_OK: it has everything. ES_EIO: it went without a word. Else: it goes on with what it has. */
+static es_err_t await_word(int heir, int timeout_ms)
 {
     es_err_t code = ES_OK;
     char *text = NULL;
     size_t len = 0;
-    const es_err_t err = es_wire_answer(heir, DONE_NUMBER, PATIENCE_MS, &code, &text, &len);
+    const es_err_t err = es_wire_answer(heir, ES_DONE_NUMBER, timeout_ms, &code, &text, &len);
 
+    if (err != ES_OK) {
+        return err;
+    }
     free(text);
+    return code == ES_EIO ? ES_EINVAL : code;
+}
+
+static es_err_t send_and_wait(handover_t *h)
+{
+    es_err_t err = send_all(h);
+
+    if (err == ES_OK) {
+        return await_word(h->heir, PATIENCE_MS);
+    }
+    if (is_gone(err)) { /* if it gave a word before, that still waits */
+        const es_err_t word = await_word(h->heir, 0);
+
+        err = word == ES_OK ? ES_EINVAL : word;
+    }
     return err;
 }
 
 /* The next hub has everything: here it goes without a word to anybody. */
 static void let_go(es_intake_t *intake)
 {
-    int i;
-
-    for (i = 0; i < intake->loop_count; i++) {
-        es_loop_forget_all(&intake->loops[i]);
-    }
-    while (intake->links) {
-        intake->links->reserved = NULL;
-        es_link_close(intake, intake->links);
-    }
-    es_intake_take_back(intake);
+    es_intake_forget_all(intake);
     if (intake->config->leaves) {
         intake->config->leaves(intake->config->life_ctx);
     }
 }
 
-/* The next hub is dead: as if nothing had been. */
+/* The next hub is dead: as if nothing had been. When that fails every stream ends here. */
 static es_err_t go_on(es_intake_t *intake)
 {
     es_stream_t *s;
@@ -293,7 +323,7 @@ static es_err_t go_on(es_intake_t *intake)
         }
     }
     es_pull_rebind(intake);
-    return es_intake_start_loops(intake);
+    return es_intake_start_loops(intake) == ES_OK ? ES_EIO : ES_EAGAIN;
 }
 
 /* What the next hub may be serving by now must not be touched; the others end with this hub. */
@@ -318,6 +348,7 @@ es_err_t es_hand_over(es_intake_t *intake, int heir)
     const uint64_t began_ms = es_now(intake->config);
     size_t streams = 0;
     es_err_t err;
+    bool gone;
     int i;
 
     es_buf_init(&h.buf, ES_WIRE_MAX);
@@ -327,9 +358,12 @@ es_err_t es_hand_over(es_intake_t *intake, int heir)
     for (i = 0; i < intake->loop_count; i++) {
         streams += intake->loop_load[i];
     }
-    err = send_all(&h);
-    if (err == ES_OK) {
-        err = await_word(heir);
+    err = send_and_wait(&h);
+    gone = is_gone(err);
+    if (err != ES_OK) { /* before anything changes errno */
+        es_log(&intake->config->log, ES_LOG_ERR, "ES0356",
+               "the hand-over of %zu streams to the next hub failed: %s%s%s", streams,
+               es_err_name(err), err == ES_EIO ? ", " : "", err == ES_EIO ? strerror(errno) : "");
     }
     es_buf_free(&h.buf);
     if (err == ES_OK) {
@@ -339,11 +373,8 @@ es_err_t es_hand_over(es_intake_t *intake, int heir)
                (unsigned long long)(es_now(intake->config) - began_ms));
         return ES_OK;
     }
-    es_log(&intake->config->log, ES_LOG_ERR, "ES0356",
-           "the hand-over of %zu streams to the next hub failed: %s%s%s", streams, es_err_name(err),
-           err == ES_EIO ? ", " : "", err == ES_EIO ? strerror(errno) : "");
-    if (err == ES_EIO && (errno == EPIPE || errno == ECONNRESET) && go_on(intake) == ES_OK) {
-        return ES_EIO;
+    if (gone) {
+        return go_on(intake);
     }
     forget_handed(intake);
     return err == ES_EIO ? ES_EAGAIN : err;

@@ -336,6 +336,8 @@ es_err_t es_loop_adopt(es_loop_t *loop, es_stream_t *stream, const es_resume_t *
 void es_loop_end_all(es_loop_t *loop);
 /* Forgets every stream, whose sockets are somebody else's now; they go back to the intake. */
 void es_loop_forget_all(es_loop_t *loop);
+/* Frees a channel that has no stream; it may be dirty. */
+void es_loop_drop_channel(es_loop_t *loop, es_channel_t *channel);
 
 static inline uint64_t es_now(const es_hub_config_t *config)
 {

@@ -34,9 +34,23 @@ es_err_t es_intake_watch(es_intake_t *intake, es_source_t *source)
     return epoll_ctl(intake->epoll, EPOLL_CTL_ADD, source->fd, &ev) == 0 ? ES_OK : ES_EIO;
 }
 
-/* The next hub is there. */
-static void on_heir(es_intake_t *intake, int heir)
+/* A hub that started slowly and was overtaken by this one: it is told so, and ends. */
+static bool is_late(const es_intake_t *intake, uint32_t generation, int heir)
 {
+    if (heir < 0 || generation >= intake->config->generation) {
+        return false;
+    }
+    (void)es_wire_reply(heir, 0, ES_ENOENT, es_str(""));
+    close(heir);
+    return true;
+}
+
+/* The next hub is there. */
+static void on_heir(es_intake_t *intake, uint32_t generation, int heir)
+{
+    if (is_late(intake, generation, heir)) {
+        return;
+    }
     intake->expect_until_ms = 0;
     if (heir < 0) {
         es_log(&intake->config->log, ES_LOG_WARN, "ES0351",
@@ -68,7 +82,7 @@ static void on_knock(es_intake_t *intake, const es_wire_knock_t *knock)
         intake->expect_until_ms = es_now(intake->config) + EXPECT_MS;
         break;
     default:
-        on_heir(intake, knock->fd);
+        on_heir(intake, knock->number, knock->fd);
         break;
     }
 }
@@ -218,6 +232,20 @@ void es_intake_join_loops(es_intake_t *intake, es_order_t last)
     intake->running = 0;
 }
 
+void es_intake_forget_all(es_intake_t *intake)
+{
+    int i;
+
+    for (i = 0; i < intake->loop_count; i++) {
+        es_loop_forget_all(&intake->loops[i]);
+    }
+    while (intake->links) {
+        intake->links->reserved = NULL;
+        es_link_close(intake, intake->links);
+    }
+    es_intake_take_back(intake);
+}
+
 static int loops_wanted(const es_hub_config_t *config)
 {
     const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
@@ -250,6 +278,7 @@ es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config)
     intake->back.wake = -1;
     intake->epoll = -1;
     intake->heir = -1;
+    intake->predecessor = config->predecessor > 0 ? config->predecessor : -1;
     intake->config = config;
     intake->started_ms = es_now(config);
     pthread_mutex_init(&intake->back.lock, NULL);
@@ -268,12 +297,17 @@ es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config)
     if (err == ES_OK) {
         err = watch_all(intake);
     }
-    if (err == ES_OK && config->predecessor > 0) {
+    if (err != ES_OK) {
+        return err;
+    }
+    if (config->predecessor > 0) {
+        intake->predecessor = -1;
         es_take_over(intake, config->predecessor);
+        if (intake->done) { /* told to stop meanwhile */
+            return ES_OK;
+        }
     }
-    if (err == ES_OK) {
-        err = es_intake_start_loops(intake);
-    }
+    err = es_intake_start_loops(intake);
     if (err == ES_OK && config->serves) {
         config->serves(config->life_ctx);
     }
@@ -307,6 +341,9 @@ void es_intake_destroy(es_intake_t *intake)
     free(intake->loop_load);
     if (intake->heir >= 0) {
         close(intake->heir);
+    }
+    if (intake->predecessor >= 0) {
+        close(intake->predecessor);
     }
     if (intake->epoll >= 0) {
         close(intake->epoll);

@@ -115,6 +115,7 @@ typedef struct es_intake {
     es_carried_t carried;
     uint64_t expect_until_ms; /* a restart is under way: end when no next hub came; 0: none is */
     int heir;                 /* the next hub, which has everything now; -1: there is none */
+    int predecessor;          /* the hub before, until it is asked; -1: there is none */
     bool done;
 } es_intake_t;
 
@@ -125,6 +126,7 @@ void es_intake_destroy(es_intake_t *intake);
 es_err_t es_intake_watch(es_intake_t *intake, es_source_t *source);
 es_err_t es_intake_start_loops(es_intake_t *intake);
 void es_intake_join_loops(es_intake_t *intake, es_order_t last); /* HALT or STOP */
+void es_intake_forget_all(es_intake_t *intake); /* streams and links: they are another hub's */
 
 /* reserve.c */
 es_err_t es_intake_reserve(es_intake_t *intake, es_str_t hold, es_stream_t **ret,
@@ -157,6 +159,7 @@ void es_intake_refused(es_intake_t *intake, const char *from, const es_detail_t 
  * died, and everything is as before. Else nobody knows: the streams that it did not get have to
  * end. */
 es_err_t es_hand_over(es_intake_t *intake, int heir);
+enum { ES_DONE_NUMBER = 1 }; /* of DONE, and so of the next hub's word */
 
 /* takeover.c: takes everything from the hub before; the loops stand still. Whatever goes wrong is
  * logged, and what came is kept. */

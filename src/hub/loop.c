@@ -394,8 +394,22 @@ es_err_t es_loop_adopt(es_loop_t *loop, es_stream_t *stream, const es_resume_t *
         stream->stalled_ms = resume->stalled > 0 ? now_ms - resume->stalled : 0;
         stream->blocked = true;
         (void)go_live(loop, stream, fd, now_ms + resume->due);
+        give_back(loop); /* when it ended at once */
     }
     return ES_OK;
+}
+
+void es_loop_drop_channel(es_loop_t *loop, es_channel_t *channel)
+{
+    es_channel_t **at = &loop->dirty;
+
+    while (*at && *at != channel) {
+        at = &(*at)->next_dirty;
+    }
+    if (*at) {
+        *at = channel->next_dirty;
+    }
+    es_channel_free(channel);
 }
 
 void es_loop_end_all(es_loop_t *loop)

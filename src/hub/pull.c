@@ -133,7 +133,7 @@ static bool bind_pull(es_intake_t *intake, es_pull_t *pull)
 
 static void try_bind(es_intake_t *intake, es_pull_t *pull, uint64_t now_ms)
 {
-    if (bind_pull(intake, pull)) {
+    if (pull->socket ? bind_socket(pull) : bind_pull(intake, pull)) {
         es_log(&intake->config->log, ES_LOG_INFO, "ES0320", "EventStreamPull %s: listening",
                pull->endpoint);
         pull->complained = false;
@@ -194,7 +194,7 @@ void es_pull_retry(es_intake_t *intake, uint64_t now_ms)
     }
     intake->pull_retry_ms = 0;
     for (i = 0; i < intake->config->pull_count; i++) {
-        if (!intake->pull[i].socket) {
+        if (intake->pull[i].listen_fd < 0) {
             try_bind(intake, &intake->pull[i], now_ms);
         }
     }
@@ -375,12 +375,14 @@ void es_pull_unbind(es_intake_t *intake)
     receive_all(intake);
 }
 
+/* ZeroMQ keeps the publishers that it has: this is one more listening socket. */
 void es_pull_rebind(es_intake_t *intake)
 {
     int i;
 
     for (i = 0; i < intake->config->pull_count; i++) {
-        close_pull(&intake->pull[i]);
-        try_bind(intake, &intake->pull[i], es_now(intake->config));
+        if (intake->pull[i].listen_fd < 0) {
+            try_bind(intake, &intake->pull[i], es_now(intake->config));
+        }
     }
 }

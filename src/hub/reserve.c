@@ -41,7 +41,7 @@ static bool is_on(const es_stream_t *s, const es_channel_t *channel)
 
 /* A channel that is left empty is freed by its loop; but when the loop was never given the stream
  * (`placed` false), the channel was made for it a moment ago and no order names it: it is freed at
- * once, which cannot fail as an order can. */
+ * once, which cannot fail as an order can. So it is when the loop has no thread. */
 static void leave_channels(es_intake_t *intake, es_stream_t *s, int loop, bool placed)
 {
     uint16_t i;
@@ -53,8 +53,11 @@ static void leave_channels(es_intake_t *intake, es_stream_t *s, int loop, bool p
         if (!es_registry_leave(intake->registry, channel, loop)) {
             continue;
         }
-        if (placed) {
+        if (placed && loop < intake->running) {
             es_intake_command(intake, loop, &cmd);
+        }
+        else if (channel->dirty) {
+            es_loop_drop_channel(&intake->loops[loop], channel);
         }
         else {
             es_channel_free(channel);
@@ -240,12 +243,13 @@ static es_err_t place_again(es_intake_t *intake, es_instruct_t *in, es_stream_t 
 
     for (i = 0; i < s->sub_count && err == ES_OK; i++) {
         s->subs[i].continuous = resume->continuous[i];
+        s->tracked = s->tracked || resume->continuous[i];
         if (s->subs[i].channel->head == 0) {
             err = fill(ctx, s->loop, s->subs[i].channel);
         }
     }
     if (err != ES_OK) {
-        leave_channels(intake, s, loop, true); /* a channel that was filled is known to the loop */
+        leave_channels(intake, s, loop, false);
         return err;
     }
     intake->loop_load[loop]++;
@@ -263,7 +267,8 @@ es_err_t es_intake_resume(es_intake_t *intake, es_str_t hold, int fd, es_str_t r
     if (err != ES_OK) {
         return err;
     }
-    if (!delivery.resume || delivery.resume->ending > strlen("0\r\n\r\n")) {
+    if (!delivery.resume ||
+        delivery.resume->ending > es_frame_bytes(es_frame_terminator(), s->chunked).n) {
         err = es_fail(detail, ES_EINVAL, "'resume' is missing or wrong");
     }
     if (err == ES_OK) {
@@ -282,6 +287,9 @@ es_err_t es_intake_resume(es_intake_t *intake, es_str_t hold, int fd, es_str_t r
     }
     else {
         err = es_loop_adopt(s->loop, s, delivery.resume, fd);
+    }
+    if (err == ES_ENOMEM) {
+        (void)es_fail(detail, err, "the hub is out of memory");
     }
     if (err == ES_OK) {
         *ret = s;

@@ -7,9 +7,11 @@
  * on that channel fills the loop's log. Cursors count from the head, so they fit whatever the
  * number of loops was and is.
  *
- * What cannot be understood is logged and costs the one stream or link that it belongs to. When the
- * hub before breaks off, what has come is kept: it is ours now, for that hub is dead or has ended
- * the rest itself.
+ * What cannot be understood is logged and costs the one stream or link that it belongs to; a lost
+ * message cuts the streams that need it. When the hub before breaks off, what has come is kept: it
+ * is ours now, for that hub is dead or has ended the rest itself. When we break off we say so, and
+ * it does the same. Only when this hub is told to stop it gives all back, without a word: the hub
+ * before goes on.
  *
  * The intake's thread, the only one so far.
  */
@@ -41,8 +43,10 @@ typedef struct takeover {
     apr_hash_t *table;     /* name to kept_t */
     es_stream_t *reserved; /* the last stream that came without a descriptor, for the next link */
     es_link_t *link;       /* the last link, for the next loose descriptor */
+    kept_t *last;          /* of the message before */
     size_t streams, links, lost;
     bool done;
+    bool stopped; /* this hub is told to stop, or not needed */
 } takeover_t;
 
 /* A payload of text, NUL, bytes. */
@@ -63,10 +67,10 @@ static es_err_t read_order(es_str_t text, uint64_t *ret, es_detail_t *detail)
 {
     json_t *o = json_loadb(text.p, text.n, 0, NULL);
     const json_t *order = json_object_get(o, "order");
-    const json_int_t n = json_integer_value(order);
+    const json_int_t n = json_is_integer(order) ? json_integer_value(order) : -1;
 
     json_decref(o);
-    if (!order || n < 0) {
+    if (n < 0) {
         return es_fail(detail, ES_EINVAL, "'order' is missing");
     }
     *ret = (uint64_t)n;
@@ -95,13 +99,16 @@ static kept_t *kept_for(takeover_t *t, es_str_t name)
     return k;
 }
 
+static void kept_clear(kept_t *k)
+{
+    while (k->n > 0) {
+        es_frame_unref(k->v[--k->n].frame);
+    }
+}
+
 static void kept_free(kept_t *k)
 {
-    size_t i;
-
-    for (i = 0; i < k->n; i++) {
-        es_frame_unref(k->v[i].frame);
-    }
+    kept_clear(k);
     free(k->v);
     free(k->name);
     free(k);
@@ -125,10 +132,21 @@ static es_err_t keep(takeover_t *t, es_frame_t *frame, uint64_t order)
         return ES_ENOMEM;
     }
     k->v[k->n++] = (es_log_entry_t) { .frame = frame, .order = order };
+    t->last = k;
     if (order > t->intake->order) {
         t->intake->order = order;
     }
     return ES_OK;
+}
+
+/* After a message that is lost. The messages of a channel come one after the other, so it may
+ * belong to the channel of the one before: what came of that is no longer the end of its log. A
+ * stream that needs it is then cut, instead of missing one message. */
+static void forget_last(takeover_t *t)
+{
+    if (t->last) {
+        kept_clear(t->last);
+    }
 }
 
 static es_err_t on_frame(takeover_t *t, es_str_t payload, es_detail_t *detail)
@@ -181,6 +199,17 @@ static es_err_t fill(void *ctx, es_loop_t *loop, es_channel_t *channel)
 
 /* ---- streams and links ---- */
 
+/* A reservation whose link did not come. */
+static void drop_reserved(takeover_t *t)
+{
+    const es_command_t cmd = { .what = ES_ORDER_RELEASE, .fd = -1, .stream = t->reserved };
+
+    if (t->reserved) {
+        es_intake_command(t->intake, t->reserved->loop->number, &cmd);
+        t->reserved = NULL;
+    }
+}
+
 static es_err_t on_held(takeover_t *t, es_wire_message_t *m, es_detail_t *detail)
 {
     es_str_t hold, rest;
@@ -188,6 +217,7 @@ static es_err_t on_held(takeover_t *t, es_wire_message_t *m, es_detail_t *detail
     es_err_t err = split(m->payload, &hold, &rest, detail);
 
     if (err == ES_OK) {
+        drop_reserved(t); /* one that no link came for */
         err = es_intake_resume(t->intake, hold, m->fd, rest, fill, t, &s, detail);
     }
     if (err != ES_OK) {
@@ -199,17 +229,6 @@ static es_err_t on_held(takeover_t *t, es_wire_message_t *m, es_detail_t *detail
     m->fd = -1;
     t->streams++;
     return ES_OK;
-}
-
-/* A reservation whose link did not come. */
-static void drop_reserved(takeover_t *t)
-{
-    const es_command_t cmd = { .what = ES_ORDER_RELEASE, .fd = -1, .stream = t->reserved };
-
-    if (t->reserved) {
-        es_intake_command(t->intake, t->reserved->loop->number, &cmd);
-        t->reserved = NULL;
-    }
 }
 
 static es_err_t on_link(takeover_t *t, es_wire_message_t *m, es_detail_t *detail)
@@ -232,7 +251,10 @@ static es_err_t on_link(takeover_t *t, es_wire_message_t *m, es_detail_t *detail
     }
     r->n = m->payload.n;
     r->cap = m->payload.n;
-    if (m->head.number == 1) {
+    if (m->head.number != 1) {
+        drop_reserved(t);
+    }
+    else {
         t->link->reserved = t->reserved;
         t->reserved = NULL;
     }
@@ -274,6 +296,9 @@ static es_err_t on_done(takeover_t *t, const es_wire_message_t *m, es_detail_t *
 
 static es_err_t take(takeover_t *t, es_wire_message_t *m, es_detail_t *detail)
 {
+    if (m->fd < 0 && (m->head.flags & ES_WIRE_FD)) {
+        return es_fail(detail, ES_EFULL, "the limit of open files is reached");
+    }
     switch ((es_wire_type_t)m->head.type) {
     case ES_WIRE_FRAME:
         return on_frame(t, m->payload, detail);
@@ -285,6 +310,10 @@ static es_err_t take(takeover_t *t, es_wire_message_t *m, es_detail_t *detail)
         return on_loose(t, m, detail);
     case ES_WIRE_DONE:
         return on_done(t, m, detail);
+    case ES_WIRE_ANSWER: /* to our knock: the hub that serves is of a newer configuration */
+        t->done = true;
+        t->stopped = true;
+        return ES_OK;
     default:
         return es_fail(detail, ES_EINVAL, "a message of type %u", (unsigned)m->head.type);
     }
@@ -293,7 +322,7 @@ static es_err_t take(takeover_t *t, es_wire_message_t *m, es_detail_t *detail)
 /* ---- the whole ---- */
 
 /* Waits for bytes. ES_EAGAIN: none for too long, or this hub is told to stop. */
-static es_err_t await(const takeover_t *t)
+static es_err_t await(takeover_t *t)
 {
     struct pollfd p[2] = { { .fd = t->from, .events = POLLIN },
                            { .fd = t->intake->config->stop, .events = POLLIN } };
@@ -305,7 +334,8 @@ static es_err_t await(const takeover_t *t)
     if (n < 0) {
         return ES_EIO;
     }
-    return n == 0 || p[1].revents != 0 ? ES_EAGAIN : ES_OK;
+    t->stopped = p[1].revents != 0;
+    return n == 0 || t->stopped ? ES_EAGAIN : ES_OK;
 }
 
 /* Takes every whole message that has come. What is wrong with one is logged; only a stream of bytes
@@ -321,6 +351,9 @@ static es_err_t take_all(takeover_t *t, es_detail_t *detail)
         err = es_wire_next(&t->reader, &m, detail);
         if (err == ES_OK && take(t, &m, &wrong) != ES_OK) {
             t->lost++;
+            if (m.head.type == ES_WIRE_FRAME) {
+                forget_last(t);
+            }
             es_log(&t->intake->config->log, ES_LOG_ERR, "ES0357",
                    "something of the hub before is lost: %s", wrong.text);
         }
@@ -337,9 +370,10 @@ static es_err_t run(takeover_t *t, es_detail_t *detail)
 
     while (err == ES_OK && !t->done) {
         err = await(t);
-        if (err == ES_OK) {
-            err = es_wire_fill(t->from, &t->reader);
+        if (err != ES_OK) {
+            return err;
         }
+        err = es_wire_fill(t->from, &t->reader);
         if (err == ES_OK || err == ES_EFULL || err == ES_EAGAIN) {
             err = take_all(t, detail);
         }
@@ -379,6 +413,12 @@ void es_take_over(es_intake_t *intake, int predecessor)
         drop_reserved(&t);
         clean_up(&t);
     }
+    if (t.stopped) {
+        es_intake_forget_all(intake);
+        close(predecessor);
+        intake->done = true;
+        return;
+    }
     if (err == ES_OK) {
         es_log(&intake->config->log, ES_LOG_INFO, "ES0358",
                "took %zu streams and %zu links from the hub before", t.streams, t.links);
@@ -388,5 +428,8 @@ void es_take_over(es_intake_t *intake, int predecessor)
     es_log(&intake->config->log, ES_LOG_ERR, "ES0359",
            "the hub before gave only %zu streams and %zu links: %s (%s)", t.streams, t.links,
            detail.text, es_err_name(err));
+    if (err != ES_EIO) { /* it is there, and must not go on with what is ours */
+        (void)es_wire_reply(predecessor, ES_DONE_NUMBER, err, es_str(""));
+    }
     close(predecessor);
 }

@@ -154,6 +154,12 @@ static bool take_count(const json_t *v, uint64_t *ret)
     return true;
 }
 
+/* One that not every build tells: 0 then. */
+static bool take_optional(const json_t *v, uint64_t *ret)
+{
+    return !v || take_count(v, ret);
+}
+
 static es_err_t resume_from_json(const json_t *o, es_resume_t **ret, es_detail_t *detail)
 {
     const json_t *behind = json_object_get(o, "behind");
@@ -176,8 +182,8 @@ static es_err_t resume_from_json(const json_t *o, es_resume_t **ret, es_detail_t
     }
     if (!good || !take_count(json_object_get(o, "bytes"), &r->bytes) ||
         !take_count(json_object_get(o, "idle"), &r->idle) ||
-        !take_count(json_object_get(o, "due"), &r->due) ||
-        !take_count(json_object_get(o, "stalled"), &r->stalled) ||
+        !take_optional(json_object_get(o, "due"), &r->due) ||
+        !take_optional(json_object_get(o, "stalled"), &r->stalled) ||
         !take_count(json_object_get(o, "ending"), &r->ending)) {
         free(r);
         return es_fail(detail, ES_EINVAL, "'resume' is not what a hub writes");

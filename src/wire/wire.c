@@ -279,7 +279,9 @@ void es_wire_reader_free(es_wire_reader_t *r)
     int i;
 
     for (i = 0; i < r->fd_count; i++) {
-        close(r->fds[i]);
+        if (r->fds[i] >= 0) {
+            close(r->fds[i]);
+        }
     }
     free(r->p);
     es_wire_reader_init(r);
@@ -344,8 +346,15 @@ es_err_t es_wire_fill(int link, es_wire_reader_t *r)
     if (seen > room || (seen > 0 && (msg.msg_flags & MSG_CTRUNC))) {
         return ES_EINVAL;
     }
-    /* There was room for what a message may carry: the kernel could not open it here. */
-    return msg.msg_flags & MSG_CTRUNC ? ES_EFULL : ES_OK;
+    if (msg.msg_flags & MSG_CTRUNC) {
+        /* There was room for what a message may carry: the kernel could not open it here. Its
+         * message must not get the next one's. */
+        if (room > 0) {
+            r->fds[r->fd_count++] = -1;
+        }
+        return ES_EFULL;
+    }
+    return ES_OK;
 }
 
 /* Moves what follows the first `used` bytes to the front; an empty reader keeps little. */

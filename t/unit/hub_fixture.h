@@ -255,6 +255,25 @@ static inline void *fx_hub_thread(void *arg)
     return NULL;
 }
 
+/** Everything but the thread; `door` is the hub's end of `hub->door`. */
+static inline void fx_hub_make(fx_hub_t *hub, int threads, size_t max_lag, const char *const *pull,
+                               int pull_count, int door)
+{
+    fx_log_init(&hub->log);
+    hub->config = (es_hub_config_t) {
+        .threads = threads,
+        .max_lag = max_lag,
+        .pull = pull,
+        .pull_count = pull_count,
+        .door = door,
+        .stop = eventfd(0, EFD_CLOEXEC),
+        .log = { .write = fx_log_write, .ctx = &hub->log, .level = ES_LOG_DEBUG },
+        .now_ms = fx_hub_clock,
+        .clock_ctx = hub
+    };
+    assert_true(hub->config.stop >= 0);
+}
+
 static inline void fx_hub_start(fx_hub_t *hub, int threads, size_t max_lag, const char *const *pull,
                                 int pull_count)
 {
@@ -262,21 +281,9 @@ static inline void fx_hub_start(fx_hub_t *hub, int threads, size_t max_lag, cons
 
     memset(hub, 0, sizeof *hub);
     hub->fds = fx_fd_count();
-    fx_log_init(&hub->log);
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
     hub->door = pair[0];
-    hub->config = (es_hub_config_t) {
-        .threads = threads,
-        .max_lag = max_lag,
-        .pull = pull,
-        .pull_count = pull_count,
-        .door = pair[1],
-        .stop = eventfd(0, EFD_CLOEXEC),
-        .log = { .write = fx_log_write, .ctx = &hub->log, .level = ES_LOG_DEBUG },
-        .now_ms = fx_hub_clock,
-        .clock_ctx = hub
-    };
-    assert_true(hub->config.stop >= 0);
+    fx_hub_make(hub, threads, max_lag, pull, pull_count, pair[1]);
     assert_int_equal(pthread_create(&hub->thread, NULL, fx_hub_thread, hub), 0);
 }
 

@@ -119,6 +119,7 @@ static inline void rig_open(rig_t *rig, size_t max_lag)
     rig->intake.config = &rig->config;
     rig->intake.loops = &rig->loop;
     rig->intake.loop_count = 1;
+    rig->intake.running = 1; /* the rig is its thread */
     rig->intake.loop_load = &rig->load;
     pthread_mutex_init(&rig->intake.back.lock, NULL);
     assert_int_equal(es_registry_make(1, &rig->intake.registry), ES_OK);

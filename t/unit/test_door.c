@@ -223,6 +223,74 @@ static void drops_packets_that_are_no_hello(void **state)
     assert_int_equal(fx_fd_count(), before);
 }
 
+static void knocks_of_a_restart(void **state)
+{
+    const size_t before = fx_fd_count();
+    const ends_t door = make_door();
+    es_detail_t detail = { "" };
+    es_wire_knock_t knock = { .fd = 99 };
+    int fds[2];
+
+    (void)state;
+    assert_int_equal(pipe(fds), 0);
+    assert_int_equal(es_wire_knock(door.child, ES_WIRE_EXPECT, 5, -1), ES_OK);
+    assert_int_equal(es_wire_knock(door.child, ES_WIRE_HAND_OVER, 77, fds[1]), ES_OK);
+    close(fds[1]);
+    assert_err(es_wire_open(door.hub, &knock, &detail), ES_OK, &detail);
+    assert_int_equal(knock.type, ES_WIRE_EXPECT);
+    assert_int_equal(knock.number, 5);
+    assert_int_equal(knock.fd, -1);
+    assert_err(es_wire_open(door.hub, &knock, &detail), ES_OK, &detail);
+    assert_int_equal(knock.type, ES_WIRE_HAND_OVER);
+    assert_int_equal(knock.number, 77);
+    assert_int_equal(write(knock.fd, "x", 1), 1);
+    assert_next(fds[0], "x");
+    close(knock.fd);
+    close(fds[0]);
+    close_ends(door);
+    assert_int_equal(fx_fd_count(), before);
+}
+
+/* Of another version only HAND_OVER is understood, and its descriptor is not used. */
+static void knocks_of_another_version(void **state)
+{
+    const size_t before = fx_fd_count();
+    const ends_t door = make_door();
+    es_wire_head_t h = head_of(ES_WIRE_HAND_OVER, 1, 0);
+    es_detail_t detail = { "" };
+    es_wire_knock_t knock = { .fd = 99 };
+    int fds[2];
+
+    (void)state;
+    assert_int_equal(pipe(fds), 0);
+    h.version++;
+    send_raw(door.child, &h, sizeof h, fds, 1);
+    send_raw(door.child, &h, sizeof h, NULL, 0);
+    h.type = ES_WIRE_EXPECT;
+    send_raw(door.child, &h, sizeof h, NULL, 0);
+    h = head_of(ES_WIRE_HAND_OVER, 1, 0);
+    send_raw(door.child, &h, sizeof h, NULL, 0); /* ours, without a descriptor */
+    h = head_of(ES_WIRE_EXPECT, 1, 0);
+    send_raw(door.child, &h, sizeof h, fds, 1); /* ours, with one */
+    assert_err(es_wire_open(door.hub, &knock, &detail), ES_OK, &detail);
+    assert_int_equal(knock.type, ES_WIRE_HAND_OVER);
+    assert_int_equal(knock.fd, -1);
+    assert_err(es_wire_open(door.hub, &knock, &detail), ES_OK, &detail);
+    assert_int_equal(knock.type, ES_WIRE_HAND_OVER);
+    assert_int_equal(knock.fd, -1);
+    assert_int_equal(es_wire_open(door.hub, &knock, &detail), ES_EINVAL);
+    assert_string_equal(detail.text, "wire version 2, this build speaks 1");
+    assert_int_equal(es_wire_open(door.hub, &knock, &detail), ES_EINVAL);
+    assert_string_equal(detail.text, "a packet of type 10 with 0 descriptors");
+    assert_int_equal(es_wire_open(door.hub, &knock, &detail), ES_EINVAL);
+    assert_string_equal(detail.text, "a packet of type 9 with 1 descriptors");
+    assert_int_equal(es_wire_open(door.hub, &knock, &detail), ES_EAGAIN);
+    close(fds[0]);
+    close(fds[1]);
+    close_ends(door);
+    assert_int_equal(fx_fd_count(), before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -233,6 +301,8 @@ int main(void)
         cmocka_unit_test(a_full_door_is_told),
         cmocka_unit_test(a_closed_door_is_told),
         cmocka_unit_test(drops_packets_that_are_no_hello),
+        cmocka_unit_test(knocks_of_a_restart),
+        cmocka_unit_test(knocks_of_another_version),
     };
     return cmocka_run_group_tests_name("door", tests, NULL, NULL);
 }

@@ -174,6 +174,73 @@ static void refuses_what_is_no_hold_message(void **state)
     }
 }
 
+static void a_resumed_stream_comes_back(void **state)
+{
+    es_instruct_t *in = instruct("{\"hold\": {\"mode\": \"stream\", \"channels\": "
+                                 "[{\"name\": \"a\"}, {\"name\": \"b\"}]}}");
+    es_resume_t resume = { .behind = { 0, 7 },
+                           .continuous = { true, false },
+                           .bytes = (uint64_t)1 << 40,
+                           .idle = 12345,
+                           .ending = 3 };
+    const es_delivery_t to = { .chunked = true, .resume = &resume };
+    es_instruct_t *back = NULL;
+    es_delivery_t from = { 0 };
+    es_detail_t detail;
+    char *text = NULL;
+    size_t len = 0;
+
+    (void)state;
+    assert_int_equal(es_hold_encode(in, &to, &text, &len), ES_OK);
+    assert_err(es_hold_decode((es_str_t) { text, len }, &back, &from, &detail), ES_OK, &detail);
+    assert_non_null(from.resume);
+    assert_memory_equal(from.resume, &resume, sizeof resume);
+    es_delivery_clear(&from);
+    assert_null(from.resume);
+    es_instruct_free(back);
+    es_instruct_free(in);
+    free(text);
+}
+
+static void refuses_what_no_hub_writes(void **state)
+{
+#define FACTS "\"bytes\": 0, \"idle\": 0, \"ending\": 0"
+    static const char *const resumes[] = {
+        "null",
+        "1",
+        "[]",
+        "{}",
+        "{\"behind\": [], \"continuous\": [], \"bytes\": 0, \"idle\": 0}",
+        "{\"behind\": [0], \"continuous\": [], " FACTS "}",
+        "{\"behind\": [-1], \"continuous\": [true], " FACTS "}",
+        "{\"behind\": [\"1\"], \"continuous\": [true], " FACTS "}",
+        "{\"behind\": [1.5], \"continuous\": [true], " FACTS "}",
+        "{\"behind\": [], \"continuous\": [], \"bytes\": -1, \"idle\": 0, \"ending\": 0}",
+        "{\"behind\": [0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0], "
+        "\"continuous\": [0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0], " FACTS "}",
+    };
+#undef FACTS
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < ES_COUNT(resumes); i++) {
+        es_instruct_t *in = NULL;
+        es_delivery_t d = { 0 };
+        es_detail_t detail = { "" };
+        char text[512];
+
+        snprintf(text, sizeof text,
+                 "{\"hold\": {\"mode\": \"stream\", \"channels\": []}, "
+                 "\"delivery\": {\"framing\": \"raw\", \"peer\": \"x\"}, \"resume\": %s}",
+                 resumes[i]);
+        assert_err(es_hold_decode(es_str(text), &in, &d, &detail), ES_EINVAL, &detail);
+        assert_string_equal(detail.text, "'resume' is not what a hub writes");
+        assert_null(in);
+        assert_null(d.peer);
+        assert_null(d.resume);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -181,6 +248,8 @@ int main(void)
         cmocka_unit_test(leaves_out_what_is_unknown_or_not_utf8),
         cmocka_unit_test(carries_the_largest_instruct),
         cmocka_unit_test(refuses_what_is_no_hold_message),
+        cmocka_unit_test(a_resumed_stream_comes_back),
+        cmocka_unit_test(refuses_what_no_hub_writes),
     };
     return cmocka_run_group_tests_name("hold", tests, NULL, NULL);
 }

@@ -76,6 +76,7 @@ static void a_new_stream_goes_to_the_loop_that_has_the_fewest(void **state)
     rig.intake.loops = loops;
     rig.intake.loop_load = load;
     rig.intake.loop_count = 3;
+    rig.intake.running = 3;
     for (i = 0; i < 3; i++) {
         loops[i].number = i;
         assert_int_equal(es_queue_init(&loops[i].queue), ES_OK);
@@ -116,6 +117,7 @@ static void a_new_stream_goes_to_the_loop_that_has_the_fewest(void **state)
     rig.intake.loops = &rig.loop;
     rig.intake.loop_load = &rig.load;
     rig.intake.loop_count = 1;
+    rig.intake.running = 1;
     free(loops);
     rig_close(&rig);
 }
