@@ -166,7 +166,7 @@ pytests()
     xml=$logs/$part.xml
     log=$logs/$part.log
     rm -f "$xml"
-    if ! build all || ! build venv; then
+    if ! build all || ! build venv || ! build build-next-module; then
         return
     fi
     { env "$@" "$ES_PYTHON" -B -m pytest --rootdir "$directory" -p no:cacheprovider --no-header \

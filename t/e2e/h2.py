@@ -59,8 +59,8 @@ class Stream:
 
 
 class Connection:
-    def __init__(self, port, wrap=None, window=1 << 24):
-        self.client = sse.Client(port, wrap=wrap)
+    def __init__(self, port, wrap=None, window=1 << 24, timeout=WAIT):
+        self.client = sse.Client(port, wrap=wrap, timeout=timeout)
         self.sock = self.client.sock
         self.scheme = b"\x87" if wrap else b"\x86"
         self.streams, self.next, self.buffer = {}, 1, b""
