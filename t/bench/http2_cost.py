@@ -321,7 +321,7 @@ def several_children(origin):
         with Server(origin, servers=4, conf=f"H2MinWorkers 1\nH2MaxWorkers {workers}\n") as server:
             rest = {p.pid: p.num_threads() for p in server.processes()}
             count, _ = fill(server, path, each)
-            used = [p.num_threads() - rest[p.pid] + 1 for p in server.processes()]
+            used = [psutil.Process(pid).num_threads() - n + 1 for pid, n in rest.items()]
             row(workers, each, min(4 * workers, 100 * each), count,
                 f"{max(used)}, {min(used)}")
 
