@@ -9,6 +9,7 @@ An event is what Ticker sends: `id: N`, `data: N`, an empty line. A Reader keeps
 hour of them can be read. The first number that it sees may be any; after it each must be one more.
 """
 
+import contextlib
 import re
 import selectors
 import socket
@@ -175,7 +176,10 @@ class Connection2:
     """An HTTP/2 connection with its streams, to a Crowd one thing to read."""
 
     def __init__(self, port, wrap):
+        self._taken = {}
         self.connection = h2.Connection(port, wrap=wrap)
+        self.connection.frame = self._frame
+        self.connection._consumed = self._consumed
         self.sock = self.connection.sock
         self.streams = []
         self.eof = False
@@ -184,6 +188,18 @@ class Connection2:
         reader = Http2(self.connection, path)
         self.streams.append(reader)
         return reader
+
+    def _frame(self, *args):
+        """What we send may find the connection closed; what came before that still counts."""
+        with contextlib.suppress(OSError):
+            h2.Connection.frame(self.connection, *args)
+
+    def _consumed(self, stream, size):
+        """Opens the windows again now and then: two frames for each event is too much work."""
+        for key, number in ((None, 0), (stream.number, stream.number)):
+            self._taken[key] = self._taken.get(key, 0) + size
+            if self._taken[key] > 1 << 20:
+                self._frame(h2.WINDOW_UPDATE, 0, number, struct.pack("!I", self._taken.pop(key)))
 
     def wait_heads(self):
         self.connection.wait(lambda: all(r.stream.head is not None for r in self.streams),
@@ -197,7 +213,7 @@ class Connection2:
             self.connection.receive()
         except (BlockingIOError, ssl.SSLWantReadError):
             return
-        except OSError:  # its answers (SETTINGS, windows) find the connection closed
+        except OSError:
             self.connection.eof = True
         for r in self.streams:
             r.look()
