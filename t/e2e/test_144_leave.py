@@ -16,11 +16,11 @@ from harness import MPM, SANITIZE, TLS_CA, WAIT, wait_until
 # One child, whose descriptors and memory can be compared, with room for what the test does at once.
 CONF = {"prefork": "StartServers 6\nServerLimit 6\nMinSpareServers 1\nMaxSpareServers 6\n"
                    "MaxRequestWorkers 6\n"}
-THREADS = ("StartServers 1\nServerLimit 1\nThreadsPerChild 64\nThreadLimit 64\n"
-           "MinSpareThreads 1\nMaxSpareThreads 64\nMaxRequestWorkers 64\n")
+THREADS = ("StartServers 1\nServerLimit 1\nThreadsPerChild 128\nThreadLimit 128\n"
+           "MinSpareThreads 1\nMaxSpareThreads 128\nMaxRequestWorkers 128\n")
 CYCLES = 10000
 BATCH = 100        # held at the same time
-CONNECTIONS = 48   # of HTTP/2, at the same time
+CONNECTIONS = 40   # of HTTP/2, at the same time
 MARGIN_KB = 3000   # that the second half may need more than the first
 TLS = sse.tls(TLS_CA)
 H2 = h2.tls(TLS_CA)
