@@ -190,7 +190,8 @@ def cost(origin, kind, label, stack=None, streams=STREAMS):
 def one_stream(origin):
     table(f"What one stream needs, {STREAMS} streams, ThreadStackSize not set",
           "stream", "connections", "busy MPM workers", "more threads",
-          "child's descriptors", "child, USS kB a stream", "child, Pss kB a stream", "hub, USS kB a stream",
+          "child's descriptors", "child, USS kB a stream", "child, Pss kB a stream",
+          "hub, USS kB a stream",
           "address space, kB a stream", f"idle: % of a CPU for {STREAMS}")
     kinds = [("plain", "plain HTTP/1.1"), ("tls", "TLS HTTP/1.1"), (1, "HTTP/2, 1 a connection"),
              (6, "HTTP/2, 6 a connection"), (50, "HTTP/2, 50 a connection")]

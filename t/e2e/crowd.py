@@ -377,8 +377,8 @@ def connect_many(count, connect, threads=4):
 
 
 class Ticker:
-    """Publishes numbers, with ids, until it is stopped. `maybe` are those whose post broke off: they
-    may or may not have been published. Anything else but 200 is in `wrong`."""
+    """Publishes numbers, with ids, until it is stopped. `maybe` are those whose post broke off:
+    they may or may not have been published. Anything else but 200 is in `wrong`."""
 
     def __init__(self, httpd, channel, rate=100, *, by="http", broken=False, first=1):
         self.httpd, self.channel, self.rate, self.by = httpd, channel, rate, by

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reloads in the middle of everything: held streams stay on the same connection and get each event
-once, in order; HTTP/2 streams are ended with a `retry:`; keepers stay no longer than their streams."""
+once, in order; keepers stay no longer than their streams. HTTP/2: test_141."""
 
 import contextlib
 import os
@@ -92,7 +92,7 @@ def test_five_reloads(httpd, origin, channel, kind, by):
 
 @pytest.mark.parametrize("by", ["http", "zmq"])
 def test_five_restarts(httpd, origin, channel, by):
-    """`restart` cuts requests in progress, so a post may be lost without an answer; nothing else."""
+    """`restart` cuts requests in progress: a post may be lost without an answer; nothing else."""
     httpd.allow(r"AH00045|cannot be bound")
     with Crowd() as crowd:
         join(crowd, httpd, numbered(origin, channel), "plain", STREAMS)
@@ -316,7 +316,7 @@ def test_keepers_of_twenty_reloads(httpd, origin, channel):
                 keepers = httpd.keepers()
                 assert len(keepers) <= children, f"{len(keepers)} keepers of {children} children"
             wait_until(lambda: sum(map(tls_connections, httpd.keepers())) == count,
-                       lambda: f"{count} connections, {list(map(tls_connections, httpd.keepers()))}")
+                       lambda: f"{count}: {list(map(tls_connections, httpd.keepers()))}")
             assert all(tls_connections(k) for k in httpd.keepers())
             stayed(crowd, ticker)
         httpd.wait_status(streams=count)

@@ -107,7 +107,7 @@ def http2_connection(server, path, way):
 
 
 def http2_batch(server, path, way):
-    """Many connections at once: the worker of a stream that is gone notices within half a second."""
+    """Many connections at once: the worker of a stream that is gone notices within 0.5 s."""
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         return list(pool.map(lambda _: http2_connection(server, path, way), range(CONNECTIONS)))
 

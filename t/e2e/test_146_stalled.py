@@ -91,7 +91,7 @@ def test_stalled_while_much_is_published(make_httpd, origin, channel, kind):
         if not SANITIZE:
             # one log serves everybody: not 20 times the lag
             assert highest - memory < 8 * LAG + (4 << 20), (memory, highest)
-        said = re.findall(r"ES0201: stream to (127\.0\.0\.1:\d+) for \S+ ended: lag", server.log_text())
+        said = re.findall(r"ES0201: stream to 127\.0\.0\.1:\d+ .*ended: lag", server.log_text())
         assert said, "no line of a stream that was cut"
         for c in stalled:
             assert c.seen == 0 and not c.doubled

@@ -4,16 +4,16 @@
 
     make soak                  20 minutes, event MPM
     make soak SECONDS=7200 MPM=worker
-    make soak KILL=1           also kills the hub every two minutes; what is lost then is counted but
-                               does not fail the run, since a killed hub loses what it had in hand
+    make soak KILL=1           also kills the hub every two minutes; what is lost then is counted
+                               and does not fail the run: a killed hub loses what it had in hand
 
 One httpd; clients of every kind that hold streams (plain, TLS 1.2 and 1.3, HTTP/2 with TLS and
 without), some that read slowly, some that come and go all the time; publishers with ids, by HTTP on
 one channel and by ZeroMQ on another; a reload every 30 s, each second one with the module built
 as another version.
 
-How a loss is seen: the publisher counts, and puts each number into the application's store before it
-publishes it. A stream must show every number once, in order. HTTP/2 streams end at each reload,
+How a loss is seen: the publisher counts, and puts each number into the application's store before
+it publishes it. A stream must show every number once, in order. HTTP/2 streams end at each reload,
 with a `retry:`; their client waits as it says and connects again with Last-Event-ID, and the
 application, once the stream is reserved (the client has its head), answers with what the store has
 after that. What comes twice then, from the store and from the hub, is told by its id, as
@@ -374,7 +374,8 @@ class Soak:
             "HTTP/2 connections that came back": t.reconnects,
             "seen again by id at a reconnect": t.again,
             "lost": len(t.lost), "doubled or out of order": len(t.doubled),
-            "not understood": len(t.strange), "HTTP/2 streams without a retry at the end": len(t.cut),
+            "not understood": len(t.strange),
+            "HTTP/2 streams without a retry at the end": len(t.cut),
         }
         for what in ("hub_uss_kb", "hub_descriptors", "keepers", "tails"):
             have = [s[what] for s in self.samples if what in s]
