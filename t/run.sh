@@ -198,7 +198,7 @@ tally()
 # pytests RUN DIRECTORY [NAME=VALUE...]: pytest alone; shows its output.
 pytests()
 {
-    if ! build all || ! build venv; then
+    if ! build all || ! build venv || ! build build-next-module; then
         return
     fi
     pytest_run "$@" | tee "$logs/$1.log"
@@ -216,7 +216,7 @@ e2e()
 # side by side: most of the time goes into waiting for keep-alives and restarts.
 e2e_over()
 {
-    if ! build all || ! build venv; then
+    if ! build all || ! build venv || ! build build-next-module; then
         return
     fi
     runs=

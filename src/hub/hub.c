@@ -14,7 +14,8 @@ es_err_t es_hub_run(const es_hub_config_t *config)
     es_err_t err = es_intake_init(&intake, config);
 
     if (err == ES_OK) {
-        es_log(&config->log, ES_LOG_INFO, "ES0330", "the hub runs with %d loop threads",
+        es_log(&config->log, ES_LOG_INFO, "ES0330",
+               "mod_eventstream " ES_VERSION ": the hub runs with %d loop threads",
                intake.loop_count);
         es_intake_run(&intake);
     }

@@ -9,6 +9,7 @@ any other one fails it.
 
 The environment that the test runner hands over:
   ES_MODULE            the module under test, absolute
+  ES_MODULE_NEXT       the same module built as another version
   ES_HTTPD             the httpd program
   ES_HTTPD_LIBEXECDIR  where httpd's own modules are
   ES_BUILDDIR          everything is written below ES_BUILDDIR/t/e2e
@@ -190,6 +191,7 @@ class Httpd:
             (self.root / sub).chmod(0o1777 if sub in ("cores", "sanitizer", "run") else 0o755)
         self.module_first = module_first
         self.with_module = with_module
+        self.module = None  # another file than ES_MODULE
         self.extra_modules = list(modules)
         self.ports = {}
         self.lines = []
@@ -301,7 +303,7 @@ class Httpd:
         names += [n for n in self.extra_modules if n not in names]
         ours = []
         if self.with_module:
-            ours.append(f"LoadModule eventstream_module {env_path('ES_MODULE')}")
+            ours.append(f"LoadModule eventstream_module {self.module or env_path('ES_MODULE')}")
         others = []
         for n in dict.fromkeys([*names, "proxy", "proxy_http"]):
             others.append(f"LoadModule {n}_module {libexec}/mod_{n}.so")
@@ -515,6 +517,23 @@ class Httpd:
         hub = self.hub_pid()
         parent = psutil.Process(self.process.pid)
         return [p.pid for p in parent.children() if p.pid != hub]
+
+    def titled(self, title):
+        """The processes of this server whose command line says so, as psutil has them."""
+        found = []
+        for p in self.processes():
+            with contextlib.suppress(psutil.Error):
+                if title in " ".join(p.cmdline()):
+                    found.append(p)
+        return found
+
+    def keepers(self):
+        """Processes that go on with the TLS streams of children that have ended."""
+        return self.titled("eventstream keeper")
+
+    def tls_holders(self):
+        """Every process that may have clients' TLS connections."""
+        return [psutil.Process(pid) for pid in self.children()] + self.keepers()
 
     # ---- the hub -----------------------------------------------------------------------------
 
