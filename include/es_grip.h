@@ -304,8 +304,8 @@ const char *es_alg_name(es_alg_t alg); /* "HS256" */
 es_err_t es_token_sign(const es_key_t *key, const char *iss, int64_t now, char **ret);
 
 /** Checks a JWT: the key's algorithm and nothing else, signature, `exp` present and in the future,
- * `nbf`, if any, at most a minute ahead, `iss` equal when `iss` is not NULL. ES_EAUTH with the
- * reason in `detail`, over ES_MAX_TOKEN and for a private key too. */
+ * `nbf`, if any, at most a minute ahead, no `crit`, `iss` equal when `iss` is not NULL. ES_EAUTH
+ * with the reason in `detail`, over ES_MAX_TOKEN and for a private key too. */
 es_err_t es_token_verify(const es_key_t *key, const char *iss, es_str_t token, int64_t now,
                          es_detail_t *detail);
 

@@ -108,6 +108,10 @@ static es_err_t check_header(const es_key_t *key, es_str_t token, es_detail_t *d
     if (!json_is_string(alg) || !es_str_is(es_json_str(alg), es_alg_name(key->alg))) {
         err = wrong_alg(key, detail);
     }
+    else if (json_object_get(header, "crit") != NULL) {
+        /* RFC 7515 4.1.11: who does not know what is critical refuses. We know of nothing. */
+        err = refuse(detail, "its header has 'crit'");
+    }
     json_decref(header);
     return err;
 }
