@@ -178,9 +178,11 @@ static const char *parse_key(cmd_parms *cmd, const char *arg, bool signs, const 
         }
     }
     if (es_key_from_text(text, &key, &detail) != ES_OK) {
-        return apr_psprintf(cmd->pool,
-                            "%s: %s; accepted are the secret itself, base64:SECRET and file:PATH",
-                            cmd->cmd->name, detail.text);
+        return apr_pstrcat(cmd->pool, cmd->cmd->name, ": ", detail.text,
+                           strstr(detail.text, "; accepted are ")
+                               ? NULL
+                               : "; accepted are the secret itself, base64:SECRET and file:PATH",
+                           NULL);
     }
     apr_pool_cleanup_register(cmd->pool, key, key_cleanup, apr_pool_cleanup_null);
     if (signs ? key->is_public : key->is_private) {
