@@ -272,29 +272,47 @@ bool es_initial_is_filtered(const es_instruct_t *in);
 es_err_t es_initial_render(es_instruct_t *in, es_buf_t *body, es_detail_t *detail);
 
 /* ---- keys and tokens ---------------------------------------------------------------------- */
-/** A secret for HS256. Owned: es_key_free (which wipes it). */
+/** What a key signs and checks with: its type decides, never what a token says. */
+typedef enum es_alg { ES_ALG_HS256 = 0, ES_ALG_RS256, ES_ALG_ES256 } es_alg_t;
+
+/** A key for tokens. Owned: es_key_free (which wipes it). All zero but for `bytes` and `n` is a
+ * secret for HS256. */
 typedef struct es_key {
-    unsigned char *bytes;
+    unsigned char *bytes; /* the secret itself, or PEM text */
     size_t n;
+    es_alg_t alg;
+    bool is_public;  /* PEM: only checks */
+    bool is_private; /* PEM: only signs */
 } es_key_t;
 
-/** Reads "base64:..." or raw text. (`file:` is resolved by the caller, who owns paths.) */
+/**
+ * Reads "base64:..." or raw text. (`file:` is resolved by the caller, who owns paths.) Either may
+ * be PEM, told by its first line: a public key ("PUBLIC KEY") or a private one without a password
+ * ("PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"). RSA of at least 2048 bits is for RS256,
+ * P-256 for ES256 (RFC 7518 3.3, 3.4). Everything else is a secret for HS256: PEM text never is, so
+ * that nobody who knows a public key can sign with it.
+ * ES_EINVAL: empty, broken, or PEM of another kind, and the sentence says which are accepted.
+ */
 es_err_t es_key_from_text(es_str_t text, es_key_t **ret, es_detail_t *detail);
 void es_key_free(es_key_t *key);
+const char *es_alg_name(es_alg_t alg); /* "HS256" */
 
 /**
- * Writes a JWT with the claims {"iss": iss, "exp": now + 3600}, signed HS256. `now` is in seconds
- * since 1970. The caller frees. (A location without a key signs with a random one: an application
- * that has no key either only looks for the token's presence.)
+ * Writes a JWT with the claims {"iss": iss, "exp": now + 3600}, signed by the key's algorithm.
+ * `now` is in seconds since 1970. The caller frees. (A location without a key signs with a random
+ * one: an application that has no key either only looks for the token's presence.) ES_EINVAL: a
+ * public key, or `iss` is not UTF-8.
  */
 es_err_t es_token_sign(const es_key_t *key, const char *iss, int64_t now, char **ret);
 
-/** Checks a JWT: HS256 and nothing else, signature, `exp` present and in the future, `iss` equal
- * when `iss` is not NULL. ES_EAUTH with the reason in `detail`, over ES_MAX_TOKEN too. */
+/** Checks a JWT: the key's algorithm and nothing else, signature, `exp` present and in the future,
+ * `nbf`, if any, at most a minute ahead, no `crit`, `iss` equal when `iss` is not NULL. ES_EAUTH
+ * with the reason in `detail`, over ES_MAX_TOKEN and for a private key too. */
 es_err_t es_token_verify(const es_key_t *key, const char *iss, es_str_t token, int64_t now,
                          es_detail_t *detail);
 
-/** Compares secrets in time that does not depend on where they differ. */
+/** Compares secrets in time that does not depend on where they differ. False for PEM keys: a public
+ * key is no secret. */
 bool es_key_equals(const es_key_t *key, es_str_t secret);
 
 #endif

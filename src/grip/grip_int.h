@@ -10,6 +10,8 @@
 #define ES_GRIP_INT_H
 
 #include "es_grip.h"
+#include "es_sse.h"
+#include "es_token.h"
 
 #include <jansson.h>
 
@@ -28,7 +30,10 @@ enum {
 #define ES_FOUND(s) (int)((s).n > ES_MAX_FOUND ? ES_MAX_FOUND : (s).n), ((s).p ? (s).p : "")
 
 /* ---- text.c ------------------------------------------------------------------------------- */
-bool es_text_is_clean(es_str_t s);       /* no CR, LF or NUL */
+bool es_text_is_clean(es_str_t s); /* no CR, LF or NUL */
+bool es_text_is_utf8(es_str_t s);  /* as strict as jansson */
+/** The length of the character at p (n > 0), 0 when it is not well formed. */
+size_t es_utf8_sequence(const unsigned char *p, size_t n);
 bool es_text_is_header_name(es_str_t s); /* an RFC 9110 token, at most ES_MAX_HEADER_NAME bytes */
 bool es_text_equals(es_str_t a, es_str_t b);
 
@@ -60,6 +65,49 @@ es_err_t es_base64_encode(es_str_t in, char **ret, size_t *ret_len);
 /** The offset of the first byte that strict base64 does not allow; in.n when there is none.
  * Padding may be missing. */
 size_t es_base64_check(es_str_t in);
+
+/* ---- query.c ------------------------------------------------------------------------------ */
+/** Takes the next name=value, both as they stand in the URL. False: there is none. */
+bool es_query_next(es_str_t *rest, es_str_t *ret_name, es_str_t *ret_value);
+/** Decodes %XX, and '+' as a blank, and appends. ES_EINVAL: a broken escape, `out` is as it was. */
+es_err_t es_query_decode(es_str_t in, es_buf_t *out);
+/** Does it decode to that name? */
+bool es_query_is(es_str_t raw, const char *name);
+/** Encodes as Python's urllib.parse.quote: all but letters, digits and _.-~/ */
+es_err_t es_query_quote(es_str_t in, es_buf_t *out);
+/** Takes back what failed half-way: to `n` bytes again. */
+void es_buf_cut(es_buf_t *b, size_t n);
+
+/* ---- time_text.c -------------------------------------------------------------------------- */
+/** A point in time as ?since= takes it, decoded. `*ret_ms` is since 1970, never negative. */
+es_err_t es_time_read(es_str_t text, int64_t now_ms, int64_t *ret_ms, es_detail_t *detail);
+
+/* ---- sse_event.c -------------------------------------------------------------------------- */
+/** Appends a JSON string with its quotes, as Python's json.dumps writes it. */
+es_err_t es_json_quote(es_str_t text, es_buf_t *out);
+
+/* ---- patterns.c, claims.c ----------------------------------------------------------------- */
+/** Adds a list of texts, or one text. `what` is what an error sentence starts with. */
+es_err_t es_patterns_add_json(es_patterns_t *io, const json_t *list, const char *what,
+                              es_detail_t *detail);
+/** Checks `exp`, `nbf`, `iss` and `aud` of claims that are signed. ES_EAUTH. */
+es_err_t es_claims_check(const json_t *claims, const es_token_rules_t *rules, int64_t now,
+                         es_detail_t *detail);
+/** What es_token_read does once the signature is known to be good. */
+es_err_t es_claims_read(es_str_t text, const es_token_rules_t *rules, int64_t now, es_token_t **ret,
+                        es_detail_t *detail);
+/** A display name: UTF-8 without CR, LF, NUL, not too long. `what` starts the error sentence. */
+es_err_t es_display_name(const json_t *value, const char *what, char **ret, es_detail_t *detail);
+
+/* ---- token.c ------------------------------------------------------------------------------ */
+/** Everything about a token but its claims: form, algorithm, signature. `*ret_claims`: JSON text,
+ * free() it. */
+es_err_t es_token_open(const es_key_t *key, es_str_t token, char **ret_claims, es_detail_t *detail);
+
+/* ---- key_pem.c ---------------------------------------------------------------------------- */
+bool es_key_is_pem(es_str_t text);
+/** Finds the key's type in PEM text and the part of the text that is the key. */
+es_err_t es_key_scan_pem(es_str_t text, es_key_t *io, es_str_t *ret_pem, es_detail_t *detail);
 
 /* ---- instruct.c --------------------------------------------------------------------------- */
 es_instruct_t *es_instruct_new(void); /* the defaults; NULL when out of memory */

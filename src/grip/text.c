@@ -20,8 +20,8 @@ bool es_text_is_clean(es_str_t s)
     return true;
 }
 
-/* The length of the sequence at p, 0 when it is not well formed (Unicode, table 3-7). */
-static size_t utf8_sequence(const unsigned char *p, size_t n)
+/* Unicode, table 3-7. */
+size_t es_utf8_sequence(const unsigned char *p, size_t n)
 {
     unsigned char low = 0x80;
     unsigned char high = 0xbf;
@@ -65,7 +65,7 @@ bool es_text_is_utf8(es_str_t s)
     size_t i = 0;
 
     while (i < s.n) {
-        size_t len = utf8_sequence((const unsigned char *)s.p + i, s.n - i);
+        size_t len = es_utf8_sequence((const unsigned char *)s.p + i, s.n - i);
         if (len == 0) {
             return false;
         }

@@ -246,7 +246,8 @@ static apr_status_t key_cleanup(void *key)
     return APR_SUCCESS;
 }
 
-static const char *parse_key(cmd_parms *cmd, const char *arg, const es_key_t **ret)
+/* `signs`: what the key is for. A public key signs nothing, a private one checks nothing. */
+static const char *parse_key(cmd_parms *cmd, const char *arg, bool signs, const es_key_t **ret)
 {
     es_detail_t detail;
     es_str_t text = es_str(arg);
@@ -260,11 +261,18 @@ static const char *parse_key(cmd_parms *cmd, const char *arg, const es_key_t **r
         }
     }
     if (es_key_from_text(text, &key, &detail) != ES_OK) {
-        return apr_psprintf(cmd->pool,
-                            "%s: %s; accepted are the secret itself, base64:SECRET and file:PATH",
-                            cmd->cmd->name, detail.text);
+        return apr_pstrcat(cmd->pool, cmd->cmd->name, ": ", detail.text,
+                           strstr(detail.text, "; accepted are ")
+                               ? NULL
+                               : "; accepted are the secret itself, base64:SECRET and file:PATH",
+                           NULL);
     }
     apr_pool_cleanup_register(cmd->pool, key, key_cleanup, apr_pool_cleanup_null);
+    if (signs ? key->is_public : key->is_private) {
+        return apr_psprintf(cmd->pool, "%s: key is a %s one; a %s key or a secret is needed",
+                            cmd->cmd->name, signs ? "public" : "private",
+                            signs ? "private" : "public");
+    }
     *ret = key;
     return NULL;
 }
@@ -274,7 +282,7 @@ static const char *set_grip_key(cmd_parms *cmd, void *conf, const char *iss, con
     es_dir_conf_t *c = conf;
 
     c->grip_iss = apr_pstrdup(cmd->pool, iss);
-    return parse_key(cmd, key, &c->grip_key);
+    return parse_key(cmd, key, true, &c->grip_key);
 }
 
 static const char *set_publish_key(cmd_parms *cmd, void *conf, const char *a, const char *b)
@@ -282,7 +290,7 @@ static const char *set_publish_key(cmd_parms *cmd, void *conf, const char *a, co
     es_dir_conf_t *c = conf;
 
     c->publish_iss = b ? apr_pstrdup(cmd->pool, a) : NULL;
-    return parse_key(cmd, b ? b : a, &c->publish_key);
+    return parse_key(cmd, b ? b : a, false, &c->publish_key);
 }
 
 /* ---- the table ---- */
@@ -315,12 +323,12 @@ const command_rec es_commands[] = {
                  "On: answers of the application here may hold the client's connection by GRIP "
                  "(default: Off)"),
     AP_INIT_TAKE2("EventStreamGripKey", set_grip_key, NULL, ACCESS_CONF | RSRC_CONF,
-                  "issuer and secret that sign Grip-Sig (HS256): raw, base64:TEXT or file:PATH "
+                  "issuer and key that sign Grip-Sig: a secret (raw, base64:TEXT) or file:PATH "
                   "(default: a random secret)"),
-    AP_INIT_TAKE12(
-        "EventStreamPublishKey", set_publish_key, NULL, ACCESS_CONF | RSRC_CONF,
-        "[issuer and] secret that a publisher's bearer token must show: raw, base64:TEXT or "
-        "file:PATH (default: no token is asked for)"),
+    AP_INIT_TAKE12("EventStreamPublishKey", set_publish_key, NULL, ACCESS_CONF | RSRC_CONF,
+                   "[issuer and] key that a publisher's bearer token must show: a secret (raw, "
+                   "base64:TEXT) or "
+                   "file:PATH (default: no token is asked for)"),
     { .name = NULL }
 };
 

@@ -2,7 +2,9 @@
 """Configuration errors: httpd -t names the line, the directive, what was found and what is
 accepted."""
 
+import pathlib
 import re
+import shutil
 import socket
 
 import pytest
@@ -167,6 +169,31 @@ def test_config_test_binds_nothing(make_httpd):
         status, said = server.config_test()
     assert status == 0 and "Syntax OK" in said, said
     assert "ES0" not in said, said
+
+
+KEYS = pathlib.Path(__file__).resolve().parents[1] / "fuzz" / "corpus" / "key"
+
+
+@pytest.mark.parametrize("directive, key, said_too", [
+    ("EventStreamGripKey x", "ec_private", None),
+    ("EventStreamGripKey x", "rsa_private", None),
+    ("EventStreamGripKey x", "rsa_public", "key is a public one; a private key or a secret"),
+    ("EventStreamPublishKey", "ec_public", None),
+    ("EventStreamPublishKey x", "rsa_public", None),
+    ("EventStreamPublishKey", "ec_private", "key is a private one; a public key or a secret"),
+    ("EventStreamPublishKey", "bad_small", "key is RSA of 1024 bits, at least 2048"),
+    ("EventStreamPublishKey", "bad_password", "key is PEM with a password; accepted are PUBLIC"),
+])
+def test_halves_of_key_pairs(make_httpd, directive, key, said_too):
+    server = make_httpd("keyhalves")
+    shutil.copy(KEYS / key, server.root / "the.key")
+    server.add(f"<Location />\n{directive} file:the.key\n</Location>")
+    status, said = server.config_test()
+    if said_too is None:
+        assert status == 0 and "Syntax OK" in said, said
+    else:
+        assert status != 0 and said_too in said, said
+        assert said.count("accepted are") <= 1, said
 
 
 def test_key_from_file(make_httpd):

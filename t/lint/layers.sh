@@ -49,15 +49,15 @@ includes src/grip/*.[ch] | awk '
         ok["<jansson.h>"] = ok["<jwt.h>"] = 1
     }
     $2 ~ /^</ && !($2 in ok) { print $1 ": " $2 " is not for src/grip" }' | complain_lines
-own src/grip 'es_base\.h|es_grip\.h'
-result "src/grip: libc, jansson, libjwt and es_grip.h alone"
+own src/grip 'es_(base|grip|sse|token)\.h'
+result "src/grip: libc, jansson, libjwt and its own headers alone"
 
 forbid src/wire "$httpd_headers|^apr_|^apu|^zmq|^lmdb"
-own src/wire 'es_base\.h|es_grip\.h|es_wire\.h'
+own src/wire 'es_(base|grip|sse|token|wire)\.h'
 result "src/wire: no httpd, no APR, no ZeroMQ"
 
 forbid src/hub "$httpd_headers"
-own src/hub 'es_(base|grip|wire|hub)\.h'
+own src/hub 'es_(base|grip|sse|token|wire|hub)\.h'
 result "src/hub: no httpd"
 
 forbid src/httpd '^(zmq|lmdb|jansson|jwt)'
@@ -73,7 +73,7 @@ result "src/httpd, mod_eventstream.c: no ZeroMQ, LMDB, jansson, libjwt"
 for header in include/es_*.h; do
     includes "$header" | grep -E "[<\"](httpd|http_|ap_|zmq|lmdb|jansson|jwt)" | complain_lines
 done
-includes include/es_grip.h | grep -E '"es_(wire|hub)' | complain_lines
+includes include/es_grip.h include/es_sse.h include/es_token.h | grep -E '"es_(wire|hub)' | complain_lines
 includes include/es_wire.h | grep -E '"es_hub' | complain_lines
 result "include/es_*.h: no httpd, nothing of a higher layer"
 

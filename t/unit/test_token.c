@@ -194,6 +194,10 @@ static const struct {
       "its signature does not fit" },
     { "one segment and a dot", "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.",
       "its signature does not fit" },
+    { "critical extensions",
+      "eyJhbGciOiJIUzI1NiIsImNyaXQiOlsieCJdLCJ4IjoxfQ.eyJpc3MiOiJyZWFsbTEiLCJleHAiOjE3O"
+      "TU0NTY4ODh9.O-f5MBXC7JUaobTgAybBrxBKZzIitpoj9BHn1Y8UxsQ",
+      "its header has 'crit'" },
     { "one word", "changeme", "it is not a JWT" },
     { "a dot", ".", "it is not a JWT" },
     { "a scheme before it",
