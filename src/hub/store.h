@@ -91,8 +91,9 @@ typedef struct es_store_item {
  * records survive a crash and a power cut. Also keeps the limits `max_count` of these channels and
  * `max_bytes`.
  *
- * When disk or map are full, the oldest records make room, in steps. ES_EFULL: that did not help;
- * nothing of the batch was stored. ES_EINVAL: a name or a number; ES_ETOOBIG: the batch.
+ * When disk or map are full, the oldest records make room, in steps, up to about eight times
+ * what the batch needs. ES_EFULL: that did not help; nothing of the batch was stored. ES_EINVAL: a
+ * name or a number; ES_ETOOBIG: the batch.
  */
 es_err_t es_store_append(es_store_t *store, const es_store_item_t *items, size_t n,
                          es_detail_t *detail);

@@ -14,7 +14,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { ROUNDS = 16, STEP = 1024, MARGIN = 65536 };
+enum { ROUNDS = 8, STEP = 1024, MARGIN = 65536 };
 
 bool es_store_is_full(int rc)
 {
@@ -78,8 +78,9 @@ static int make_room(es_wtx_t *w, void *arg)
                                             used > room->bytes ? used - room->bytes : 0);
 }
 
-/* The work, after the oldest records have made room for it if need be. A write that the disk cut
- * short is EIO, and its repetition tells whether the disk is full. */
+/* The work, after the oldest records have made room for it if need be. LMDB calls a write that the
+ * disk cut short EIO; when removing records works and the work does not, it is the room. What is
+ * given up is bounded: ROUNDS times `bytes` and the margin. */
 static int write_with_room(es_store_t *s, es_work_t work, void *arg, uint64_t bytes)
 {
     const int first = es_store_write(s, work, arg, NULL);
@@ -110,6 +111,7 @@ static int write_with_room(es_store_t *s, es_work_t work, void *arg, uint64_t by
                "history: %s has no room (%s): the oldest %zu records were removed", s->config.dir,
                mdb_strerror(full != 0 ? full : first), removed);
     }
+    full = full == 0 && removed > 0 ? ENOSPC : full;
     return rc == EIO && full != 0 ? full : rc;
 }
 
@@ -313,7 +315,7 @@ es_err_t es_store_append(es_store_t *store, const es_store_item_t *items, size_t
     if (err != ES_OK) {
         return err;
     }
-    err = written(store, write_with_room(store, add_batch, &batch, 2 * bytes), "cannot be written",
+    err = written(store, write_with_room(store, add_batch, &batch, bytes), "cannot be written",
                   detail);
     if (err == ES_OK) {
         store->newest = items[n - 1].seq;
