@@ -105,15 +105,17 @@ static int settle(es_wtx_t *w, void *arg)
     if (rc == 0 && stat(s->file, &st) != 0) {
         rc = errno;
     }
-    if (rc != 0 || w->state.inode == (uint64_t)st.st_ino) {
+    if (rc != 0) {
         return rc;
     }
-    if (w->state.inode != 0) {
+    if (w->state.inode != 0 && (w->state.inode != (uint64_t)st.st_ino ||
+                                w->state.reserved < s->noted[0] || w->state.newest < s->noted[1])) {
         rc = random_state(&fresh);
         if (rc != 0) {
             return rc;
         }
         w->state.instance = fresh.instance; /* the key stays: names are hashed with it */
+        w->state.reserved = w->state.reserved > s->noted[0] ? w->state.reserved : s->noted[0];
         es_log(&s->config.log, ES_LOG_NOTICE, "ES0363",
                "history: %s is a copy of a history; clients of the other one begin anew", s->file);
     }
@@ -137,7 +139,8 @@ static int look_around(es_wtx_t *w, void *arg)
     memcpy(s->key, w->state.key, sizeof s->key);
     s->next = w->state.reserved;
     s->reserved = w->state.reserved;
-    s->newest = w->state.reserved - 1;
+    s->began = w->state.reserved;
+    s->newest = w->state.newest;
     s->sweep = w->state.count_limit == s->config.max_count ? UINT64_MAX : 0;
     rc = mdb_cursor_get(cursor, &key, &value, MDB_LAST);
     if (rc == 0 && value.mv_size >= ES_RECORD_HEAD) {
@@ -210,6 +213,7 @@ static es_err_t open_store(es_store_t *s, es_detail_t *detail)
         return es_store_fail(s, detail, rc, "cannot be opened");
     }
     es_store_sync_dir(s);
+    es_store_note(s);
     err = es_store_info(s, &info, detail);
     if (err == ES_OK) {
         es_log(&s->config.log, ES_LOG_INFO, "ES0364",

@@ -3,9 +3,11 @@
  * The history store's directory: made if missing, locked, and rid of files that cannot be used.
  *
  * The lock is an open file description lock on history.lock: it holds against every other process,
- * and against this one; the kernel drops it when its holder dies. While a store is open the file
- * holds the process' number. A store that was closed properly leaves it empty: that is how the
- * next open knows that there was a crash, and looks for damage longer.
+ * and against this one; the kernel drops it when its holder dies. The file holds three numbers: the
+ * process that has the store open, 0 when it was closed properly (else there was a crash, and the
+ * next open looks for damage longer); and how far the store's numbers had come, which tells when an
+ * older copy was put in its place. That is written after the store has it on disk, so it is never
+ * ahead of it.
  *
  * Called with the store for itself, by open and close.
  */
@@ -54,23 +56,44 @@ static es_err_t make_directory(const char *dir, es_detail_t *detail)
     return ES_OK;
 }
 
-/* What the lock file holds: a process' number, or nothing. */
-static long lock_holder(int fd)
+/* What the lock file holds; a new one is empty. */
+static long lock_holder(int fd, uint64_t ret_noted[2])
 {
-    char text[32];
+    char text[80], *at;
+    long holder;
     ssize_t n = pread(fd, text, sizeof text - 1, 0);
 
     if (n <= 0) {
-        return 0;
+        n = 0;
     }
     text[n] = '\0';
-    return strtol(text, NULL, 10);
+    holder = strtol(text, &at, 10);
+    ret_noted[0] = strtoull(at, &at, 10);
+    ret_noted[1] = strtoull(at, &at, 10);
+    return holder;
+}
+
+/* Always as long as it was, so that a crash leaves no half of it. */
+static bool write_note(const es_store_t *s, long holder, uint64_t reserved, uint64_t newest)
+{
+    char text[80];
+    int n = snprintf(text, sizeof text, "%010ld %020llu %020llu\n", holder,
+                     (unsigned long long)reserved, (unsigned long long)newest);
+
+    return pwrite(s->lock_fd, text, (size_t)n, 0) == n;
+}
+
+void es_store_note(const es_store_t *s)
+{
+    if (!write_note(s, (long)getpid(), s->reserved, s->newest)) {
+        es_log(&s->config.log, ES_LOG_DEBUG, "ES0369", "history: the lock file cannot be written");
+    }
 }
 
 es_err_t es_store_enter(es_store_t *s, bool *ret_clean, es_detail_t *detail)
 {
     struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-    char path[PATH_MAX], text[32];
+    char path[PATH_MAX];
     es_err_t err = make_directory(s->config.dir, detail);
     int n;
 
@@ -90,11 +113,10 @@ es_err_t es_store_enter(es_store_t *s, bool *ret_clean, es_detail_t *detail)
             return file_fail(detail, "cannot lock", path, "");
         }
         return es_fail(detail, ES_EAGAIN, "%s is in use by process %ld", s->config.dir,
-                       lock_holder(s->lock_fd));
+                       lock_holder(s->lock_fd, s->noted));
     }
-    *ret_clean = lock_holder(s->lock_fd) == 0;
-    n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
-    if (ftruncate(s->lock_fd, 0) != 0 || pwrite(s->lock_fd, text, (size_t)n, 0) != n) {
+    *ret_clean = lock_holder(s->lock_fd, s->noted) == 0;
+    if (!write_note(s, (long)getpid(), s->noted[0], s->noted[1])) {
         return file_fail(detail, "cannot write to", path, "");
     }
     return ES_OK;
@@ -105,8 +127,8 @@ void es_store_leave(es_store_t *s, bool clean)
     if (s->lock_fd < 0) {
         return;
     }
-    if (clean && ftruncate(s->lock_fd, 0) != 0) {
-        es_log(&s->config.log, ES_LOG_DEBUG, "ES0360", "history: the lock file cannot be emptied");
+    if (clean && !write_note(s, 0, s->reserved, s->newest)) {
+        es_log(&s->config.log, ES_LOG_DEBUG, "ES0360", "history: the lock file cannot be written");
     }
     close(s->lock_fd);
     s->lock_fd = -1;

@@ -36,7 +36,7 @@ enum {
     ES_STORE_BLOCK = 65536, /* numbers that are reserved at once */
     ES_RECORD_HEAD = 24,
     ES_ROW_HEAD = 48,
-    ES_STATE_SIZE = 72,
+    ES_STATE_SIZE = 80,
     ES_GRAVE_COST = 160, /* of a row beside its name */
     ES_TABLES = 6
 };
@@ -54,6 +54,7 @@ typedef struct es_state {
     uint64_t count_limit; /* max_count that every channel obeys */
     uint64_t inode;       /* of the file: tells a copy */
     uint64_t created_ms;
+    uint64_t newest; /* greatest number that was ever stored */
 } es_state_t;
 
 typedef struct es_row {
@@ -75,6 +76,7 @@ struct es_store {
     es_store_config_t config; /* dir is owned; max_bytes is what holds */
     char *file;
     int lock_fd;
+    uint64_t noted[2]; /* what the lock file had at the open: `reserved` and `newest` */
     MDB_env *env;
     es_tables_t tables;
     uint64_t key[2]; /* of the state; neither changes */
@@ -82,7 +84,8 @@ struct es_store {
     uint64_t grave_max;
     /* The writer's: */
     uint64_t next, reserved; /* the next number, and the first that is not reserved */
-    uint64_t newest;         /* greatest that an append wrote, or that came before the open */
+    uint64_t began;          /* the first number that this open could give out */
+    uint64_t newest;         /* greatest that was ever stored */
     uint64_t newest_ms;
     uint64_t sweep; /* where es_store_prune looks for channels over max_count; UINT64_MAX: done */
     bool full;      /* said in the log */
@@ -131,6 +134,8 @@ es_err_t es_store_fail(const es_store_t *s, es_detail_t *detail, int rc, const c
 
 es_err_t es_store_enter(es_store_t *s, bool *ret_clean, es_detail_t *detail);
 void es_store_leave(es_store_t *s, bool clean);
+/* Notes in the lock file how far the numbers are. */
+void es_store_note(const es_store_t *s);
 es_err_t es_store_aside(es_store_t *s, const char *why, es_detail_t *detail);
 void es_store_sync_dir(const es_store_t *s);
 

@@ -200,6 +200,7 @@ static void state_fields(es_state_t *state, uint64_t *field[ES_STATE_SIZE / 8])
     field[6] = &state->count_limit;
     field[7] = &state->inode;
     field[8] = &state->created_ms;
+    field[9] = &state->newest;
 }
 
 bool es_state_decode(es_str_t value, es_state_t *ret)

@@ -163,6 +163,7 @@ es_err_t es_store_take(es_store_t *store, uint64_t n, uint64_t *ret_first, es_de
             return err;
         }
         store->reserved = until;
+        es_store_note(store);
     }
     *ret_first = store->next;
     store->next += n;
@@ -266,6 +267,7 @@ static int add_batch(es_wtx_t *w, void *arg)
         w->state.reserved = s->next + ES_STORE_BLOCK;
     }
     batch->reserved = w->state.reserved;
+    w->state.newest = batch->items[batch->n - 1].seq;
     return es_store_remove_oldest(w, 2 * batch->n + 64, batch->items[0].seq, s->config.max_bytes);
 }
 
@@ -274,7 +276,7 @@ static es_err_t batch_is_right(const es_store_t *s, const es_store_item_t *items
 {
     const uint64_t quarter = s->config.max_bytes / 4;
     const uint64_t max = quarter < ES_STORE_BATCH_MAX ? quarter : ES_STORE_BATCH_MAX;
-    uint64_t newest = s->newest, bytes = 0;
+    uint64_t newest = s->newest < s->began ? s->began - 1 : s->newest, bytes = 0;
     size_t i;
 
     for (i = 0; i < n; i++) {
@@ -320,7 +322,10 @@ es_err_t es_store_append(es_store_t *store, const es_store_item_t *items, size_t
     if (err == ES_OK) {
         store->newest = items[n - 1].seq;
         store->newest_ms = batch.newest_ms;
-        store->reserved = batch.reserved;
+        if (store->reserved != batch.reserved) {
+            store->reserved = batch.reserved;
+            es_store_note(store);
+        }
     }
     return err;
 }

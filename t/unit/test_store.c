@@ -285,6 +285,48 @@ static void facts_are_right(void **state)
     sx_free(x);
 }
 
+static void too_many_reads_at_once_are_refused(void **state)
+{
+    sx_t *x = sx_make();
+    MDB_txn *readers[126];
+    const es_str_t name = S("a");
+    const es_store_range_t all = { .after = 0 };
+    es_store_result_t result;
+    es_detail_t d;
+    size_t i;
+
+    (void)state;
+    sx_open(x);
+    sx_add(x, "a", "x");
+    for (i = 0; i < ES_COUNT(readers); i++) {
+        assert_int_equal(mdb_txn_begin(x->store->env, NULL, MDB_RDONLY, &readers[i]), 0);
+    }
+    assert_int_equal(es_store_read(x->store, &name, 1, &all, sx_each, NULL, &result, &d),
+                     ES_EAGAIN);
+    mdb_txn_abort(readers[0]);
+    assert_string_equal(sx_all(x, "a", 0), "1:0:x ");
+    for (i = 1; i < ES_COUNT(readers); i++) {
+        mdb_txn_abort(readers[i]);
+    }
+    sx_free(x);
+}
+
+static void a_number_of_an_earlier_life_is_refused(void **state)
+{
+    sx_t *x = sx_make();
+    es_store_item_t item = { 0, S("a"), 1, S("x") };
+    es_detail_t d;
+
+    (void)state;
+    sx_open(x);
+    item.seq = sx_take(x, 1);
+    sx_close(x);
+    sx_open(x);
+    sx_take(x, 1);
+    assert_int_equal(es_store_append(x->store, &item, 1, &d), ES_EINVAL);
+    sx_free(x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -296,6 +338,8 @@ int main(void)
         cmocka_unit_test(the_last_of_some_channels),
         cmocka_unit_test(records_since_a_time),
         cmocka_unit_test(facts_are_right),
+        cmocka_unit_test(too_many_reads_at_once_are_refused),
+        cmocka_unit_test(a_number_of_an_earlier_life_is_refused),
     };
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);
 }

@@ -126,13 +126,42 @@ static void fill(sx_t *x)
     free(big);
 }
 
+/* Uses all that is there. What fails must fail with a word. */
+static void use(sx_t *x)
+{
+    static const char *const names[] = { "c0", "c1", "c7", "c13", "c19" };
+    bool more = true;
+    size_t i;
+
+    for (i = 0; i < ES_COUNT(names); i++) {
+        const es_str_t name = es_str(names[i]);
+        const es_store_range_t all = { .after = 0 };
+        sx_got_t got = { .calls = 0 };
+        es_store_channel_info_t info;
+        es_detail_t d = { "" };
+        uint64_t after;
+
+        if (es_store_read(x->store, &name, 1, &all, sx_each, &got, &got.result, &d) != ES_OK) {
+            assert_true(d.text[0] != '\0');
+        }
+        (void)es_store_rewind(x->store, &name, 1, 2, 0, &after, NULL);
+        (void)es_store_channel_info(x->store, name, &info, NULL);
+        if (i % 2 == 0) {
+            (void)es_store_clear(x->store, name, NULL);
+        }
+    }
+    while (more && es_store_prune(x->store, x->now_ms + 1000000, 7, &more, NULL) == ES_OK) {}
+}
+
 /* After damage: nothing crashes, and the store takes and gives records. */
 static void works(sx_t *x)
 {
     uint64_t seq;
     char want[64];
 
+    x->config.max_age_ms = 500000;
     sx_open(x);
+    use(x);
     seq = sx_add(x, "fresh", "new");
     snprintf(want, sizeof want, "%llu:0:new ", (unsigned long long)seq);
     assert_string_equal(sx_all(x, "fresh", 0), want);
@@ -367,6 +396,36 @@ static void a_copy_is_another_history(void **state)
     sx_free(x);
 }
 
+/* The backup is put back with cp, into the same inode. */
+static void an_older_copy_in_the_same_place_is_noticed(void **state)
+{
+    sx_t *x = sx_make();
+    char command[4 * PATH_MAX];
+    uint64_t instance, seen;
+
+    (void)state;
+    sx_open(x);
+    instance = es_store_instance(x->store);
+    sx_add(x, "a", "kept");
+    sx_close(x);
+    snprintf(command, sizeof command, "cp '%s/" ES_STORE_FILE "' '%s/backup'", x->dir, x->top);
+    assert_int_equal(system(command), 0);
+    sx_open(x);
+    assert_false(sx_logged(x, "ES0363"));
+    seen = sx_add(x, "a", "not in the backup");
+    sx_close(x);
+    snprintf(command, sizeof command, "cat '%s/backup' >'%s/" ES_STORE_FILE "'", x->top, x->dir);
+    assert_int_equal(system(command), 0);
+    sx_open(x);
+    assert_true(sx_logged(x, "ES0363"));
+    assert_true(es_store_instance(x->store) != instance);
+    assert_true(sx_add(x, "a", "new") > seen);
+    sx_close(x);
+    sx_open(x);
+    assert_false(sx_logged(x, "ES0363"));
+    sx_free(x);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -381,6 +440,7 @@ int main(void)
         cmocka_unit_test(another_programs_lmdb_file_is_moved_aside),
         cmocka_unit_test(a_damaged_record_is_left_out_and_told),
         cmocka_unit_test(a_copy_is_another_history),
+        cmocka_unit_test(an_older_copy_in_the_same_place_is_noticed),
     };
     return cmocka_run_group_tests_name("store_file", tests, NULL, NULL);
 }
