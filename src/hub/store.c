@@ -39,6 +39,17 @@ es_err_t es_store_fail(const es_store_t *s, es_detail_t *detail, int rc, const c
     return es_fail(detail, err, "the history %s %s: %s", s->config.dir, what, mdb_strerror(rc));
 }
 
+/* LMDB ends the process after this; the hub is started again, and must not come here again. */
+static void on_assert(MDB_env *env, const char *text)
+{
+    const es_store_t *s = mdb_env_get_userctx(env);
+
+    es_store_doubt(s);
+    es_log(&s->config.log, ES_LOG_ERR, "ES0370",
+           "history: %s is damaged (%s); this process ends, the next one begins a new history",
+           s->file, text);
+}
+
 static es_err_t open_env(es_store_t *s, uint64_t map_bytes, es_detail_t *detail)
 {
     int rc = mdb_env_create(&s->env);
@@ -48,6 +59,10 @@ static es_err_t open_env(es_store_t *s, uint64_t map_bytes, es_detail_t *detail)
     }
     if (rc == 0) {
         rc = mdb_env_set_mapsize(s->env, map_bytes);
+    }
+    if (rc == 0) {
+        mdb_env_set_userctx(s->env, s);
+        rc = mdb_env_set_assert(s->env, on_assert);
     }
     if (rc == 0) {
         rc = mdb_env_open(s->env, s->file, MDB_NOSUBDIR | MDB_NOTLS, 0600);
@@ -177,7 +192,8 @@ static es_err_t open_file(es_store_t *s, bool clean, es_detail_t *detail)
     else if (st.st_size > 0) {
         /* A limit that was lowered: what is there has to fit. */
         map = map < (uint64_t)st.st_size + ROOM ? (uint64_t)st.st_size + ROOM : map;
-        err = es_store_check(s, clean, map, &why);
+        err = s->doubted ? es_fail(&why, ES_EINVAL, "it is damaged (the process before found it)")
+                         : es_store_check(s, clean, map, &why);
         if (err == ES_EINVAL) {
             err = es_store_aside(s, why.text, detail);
             st.st_size = 0;

@@ -41,6 +41,8 @@ typedef struct es_check {
     MDB_txn *txn;
     es_tables_t tables;
     uint64_t last_page;
+    size_t page_bytes; /* 0: pages do not lie where this machine's do; their heads are not seen */
+    uintptr_t base;    /* of the map, as the first page says; 0: none was seen */
     es_detail_t detail;
 } es_check_t;
 
@@ -126,6 +128,55 @@ static int look_at_format(es_check_t *c)
     return rc == 0 ? GOOD : bad(c, rc == MDB_NOTFOUND ? "a table is missing" : mdb_strerror(rc));
 }
 
+/*
+ * The head of a page, as LMDB 0.9 lays it out: number (8 bytes), padding, flags (2), then for a
+ * leaf where its keys end and its nodes begin, for a long value how many pages it has. LMDB trusts
+ * it when it writes.
+ */
+enum { PAGE_HEAD = 16, PAGE_LEAF = 2, PAGE_LONG = 4, PAGE_KINDS = 0x7f };
+
+static bool page_fits(es_check_t *c, uintptr_t page, unsigned int kind, size_t long_bytes)
+{
+    const char *p = (const char *)page;
+    uint64_t number;
+    uint16_t flags, lower, upper;
+    uint32_t pages;
+
+    memcpy(&number, p, sizeof number);
+    memcpy(&flags, p + 10, sizeof flags);
+    memcpy(&lower, p + 12, sizeof lower);
+    memcpy(&upper, p + 14, sizeof upper);
+    memcpy(&pages, p + 12, sizeof pages);
+    if (number < 2 || number > c->last_page || (flags & PAGE_KINDS) != kind) {
+        return false;
+    }
+    if (c->base == 0) {
+        c->base = page - number * c->page_bytes;
+    }
+    if (page != c->base + number * c->page_bytes) {
+        return false;
+    }
+    if (kind == PAGE_LONG) {
+        return pages == (PAGE_HEAD - 1 + long_bytes) / c->page_bytes + 1 &&
+               number + pages - 1 <= c->last_page;
+    }
+    return lower > PAGE_HEAD && lower % 2 == 0 && lower <= upper && upper < c->page_bytes;
+}
+
+/* The pages that a key and its value are on. */
+static bool pages_fit(es_check_t *c, const MDB_val *key, const MDB_val *value)
+{
+    const uintptr_t mask = ~((uintptr_t)c->page_bytes - 1);
+    const uintptr_t leaf = (uintptr_t)key->mv_data & mask;
+    const uintptr_t at = (uintptr_t)value->mv_data & mask;
+
+    if (c->page_bytes == 0) {
+        return true;
+    }
+    return page_fits(c, leaf, PAGE_LEAF, 0) &&
+           (value->mv_size == 0 || at == leaf || page_fits(c, at, PAGE_LONG, value->mv_size));
+}
+
 typedef bool (*es_look_t)(es_check_t *c, const MDB_val *key, const MDB_val *value);
 
 static bool free_pages_fit(es_check_t *c, const MDB_val *key, const MDB_val *value)
@@ -196,7 +247,7 @@ static int walk(es_check_t *c, MDB_dbi dbi, const char *name, es_look_t fits)
     for (rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST); rc == 0;
          rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
         if (key.mv_size == 0 || key.mv_size > sizeof before || value.mv_size > c->file_bytes ||
-            !fits(c, &key, &value)) {
+            !pages_fit(c, &key, &value) || !fits(c, &key, &value)) {
             return bad(c, name);
         }
         if (dbi != 0) { /* the free list's keys are in host order */
@@ -212,6 +263,26 @@ static int walk(es_check_t *c, MDB_dbi dbi, const char *name, es_look_t fits)
         }
     }
     return rc == MDB_NOTFOUND && n == stat.ms_entries ? GOOD : bad(c, name);
+}
+
+/* Those of the tables that are looked up by name. */
+static bool first_pages_fit(es_check_t *c)
+{
+    MDB_dbi dbi[2] = { 0, c->tables.meta };
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    size_t i;
+
+    if (mdb_dbi_open(c->txn, NULL, 0, &dbi[0]) != 0) {
+        return false;
+    }
+    for (i = 0; i < 2; i++) {
+        if (mdb_cursor_open(c->txn, dbi[i], &cursor) != 0 ||
+            mdb_cursor_get(cursor, &key, &value, MDB_FIRST) != 0 || !pages_fit(c, &key, &value)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static int check(es_check_t *c)
@@ -233,9 +304,13 @@ static int check(es_check_t *c)
     mdb_env_info(c->env, &info);
     mdb_env_stat(c->env, &stat);
     c->last_page = info.me_last_pgno;
+    c->page_bytes = stat.ms_psize == (unsigned int)sysconf(_SC_PAGESIZE) ? stat.ms_psize : 0;
     if (stat.ms_psize < 512 || stat.ms_psize > 65536 ||
         c->last_page >= c->file_bytes / stat.ms_psize) {
         return bad(c, "the file is cut short");
+    }
+    if (info.me_last_txnid == 0 && stat.ms_entries == 0) {
+        return GOOD; /* a crash came between its making and the first write */
     }
     rc = mdb_txn_begin(c->env, NULL, MDB_RDONLY, &c->txn);
     if (rc != 0) {
@@ -243,7 +318,7 @@ static int check(es_check_t *c)
     }
     rc = look_at_format(c);
     if (rc == GOOD) {
-        rc = walk(c, 0, "free pages", free_pages_fit);
+        rc = first_pages_fit(c) ? walk(c, 0, "free pages", free_pages_fit) : bad(c, "first pages");
     }
     if (rc == GOOD &&
         (mdb_stat(c->txn, c->tables.log, &log) != 0 ||

@@ -24,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { KEPT_ASIDE = 3 };
+enum { KEPT_ASIDE = 3, DOUBT = '!' };
 
 static es_err_t file_fail(es_detail_t *detail, const char *what, const char *path, const char *hint)
 {
@@ -57,7 +57,7 @@ static es_err_t make_directory(const char *dir, es_detail_t *detail)
 }
 
 /* What the lock file holds; a new one is empty. */
-static long lock_holder(int fd, uint64_t ret_noted[2])
+static long lock_holder(int fd, uint64_t ret_noted[2], bool *ret_doubted)
 {
     char text[80], *at;
     long holder;
@@ -70,22 +70,24 @@ static long lock_holder(int fd, uint64_t ret_noted[2])
     holder = strtol(text, &at, 10);
     ret_noted[0] = strtoull(at, &at, 10);
     ret_noted[1] = strtoull(at, &at, 10);
+    *ret_doubted = *at == DOUBT;
     return holder;
 }
 
 /* Always as long as it was, so that a crash leaves no half of it. */
-static bool write_note(const es_store_t *s, long holder, uint64_t reserved, uint64_t newest)
+static bool write_note(const es_store_t *s, long holder, uint64_t reserved, uint64_t newest,
+                       char end)
 {
     char text[80];
-    int n = snprintf(text, sizeof text, "%010ld %020llu %020llu\n", holder,
-                     (unsigned long long)reserved, (unsigned long long)newest);
+    int n = snprintf(text, sizeof text, "%010ld %020llu %020llu%c\n", holder,
+                     (unsigned long long)reserved, (unsigned long long)newest, end);
 
     return pwrite(s->lock_fd, text, (size_t)n, 0) == n;
 }
 
 void es_store_note(const es_store_t *s)
 {
-    if (!write_note(s, (long)getpid(), s->reserved, s->newest)) {
+    if (!write_note(s, (long)getpid(), s->reserved, s->newest, ' ')) {
         es_log(&s->config.log, ES_LOG_DEBUG, "ES0369", "history: the lock file cannot be written");
     }
 }
@@ -113,13 +115,18 @@ es_err_t es_store_enter(es_store_t *s, bool *ret_clean, es_detail_t *detail)
             return file_fail(detail, "cannot lock", path, "");
         }
         return es_fail(detail, ES_EAGAIN, "%s is in use by process %ld", s->config.dir,
-                       lock_holder(s->lock_fd, s->noted));
+                       lock_holder(s->lock_fd, s->noted, &s->doubted));
     }
-    *ret_clean = lock_holder(s->lock_fd, s->noted) == 0;
-    if (!write_note(s, (long)getpid(), s->noted[0], s->noted[1])) {
+    *ret_clean = lock_holder(s->lock_fd, s->noted, &s->doubted) == 0;
+    if (!write_note(s, (long)getpid(), s->noted[0], s->noted[1], s->doubted ? DOUBT : ' ')) {
         return file_fail(detail, "cannot write to", path, "");
     }
     return ES_OK;
+}
+
+void es_store_doubt(const es_store_t *s)
+{
+    (void)write_note(s, (long)getpid(), s->reserved, s->newest, DOUBT);
 }
 
 void es_store_leave(es_store_t *s, bool clean)
@@ -127,7 +134,7 @@ void es_store_leave(es_store_t *s, bool clean)
     if (s->lock_fd < 0) {
         return;
     }
-    if (clean && !write_note(s, 0, s->reserved, s->newest)) {
+    if (clean && !write_note(s, 0, s->reserved, s->newest, ' ')) {
         es_log(&s->config.log, ES_LOG_DEBUG, "ES0360", "history: the lock file cannot be written");
     }
     close(s->lock_fd);

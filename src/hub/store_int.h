@@ -76,6 +76,7 @@ struct es_store {
     es_store_config_t config; /* dir is owned; max_bytes is what holds */
     char *file;
     int lock_fd;
+    bool doubted;      /* LMDB found damage while the store was open before */
     uint64_t noted[2]; /* what the lock file had at the open: `reserved` and `newest` */
     MDB_env *env;
     es_tables_t tables;
@@ -136,6 +137,8 @@ es_err_t es_store_enter(es_store_t *s, bool *ret_clean, es_detail_t *detail);
 void es_store_leave(es_store_t *s, bool clean);
 /* Notes in the lock file how far the numbers are. */
 void es_store_note(const es_store_t *s);
+/* LMDB is about to abort: the next open is to move the file aside. */
+void es_store_doubt(const es_store_t *s);
 es_err_t es_store_aside(es_store_t *s, const char *why, es_detail_t *detail);
 void es_store_sync_dir(const es_store_t *s);
 

@@ -343,6 +343,53 @@ static void another_programs_lmdb_file_is_moved_aside(void **state)
     sx_free(x);
 }
 
+/* LMDB aborts the hub when it finds damage: the next one must not meet it again. */
+static void damage_that_lmdb_found_is_not_met_twice(void **state)
+{
+    sx_t *x = sx_make();
+    int status;
+    pid_t pid;
+
+    (void)state;
+    fill(x);
+    fflush(NULL);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        es_store_t *s;
+
+        if (es_store_open(&x->config, &s, NULL) == ES_OK) {
+            es_store_doubt(s);
+        }
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    sx_open(x);
+    assert_true(sx_logged(x, "it is damaged (the process before found it)"));
+    assert_int_equal(sx_info(x).records, 0);
+    sx_close(x);
+    works(x);
+    assert_int_equal(sx_files(x, ".damaged-"), 1);
+    sx_free(x);
+}
+
+static void a_store_that_was_only_just_made_is_taken(void **state)
+{
+    sx_t *x = sx_make();
+    char path[PATH_MAX + 32];
+    MDB_env *env;
+
+    (void)state;
+    assert_int_equal(mkdir(x->dir, 0700), 0);
+    snprintf(path, sizeof path, "%s/" ES_STORE_FILE, x->dir);
+    assert_int_equal(mdb_env_create(&env), 0);
+    assert_int_equal(mdb_env_open(env, path, MDB_NOSUBDIR, 0600), 0);
+    mdb_env_close(env);
+    works(x);
+    assert_int_equal(sx_files(x, ".damaged-"), 0);
+    sx_free(x);
+}
+
 static void a_damaged_record_is_left_out_and_told(void **state)
 {
     sx_t *x = sx_make();
@@ -438,6 +485,8 @@ int main(void)
         cmocka_unit_test(random_bytes_are_no_history),
         cmocka_unit_test(other_formats_are_moved_aside),
         cmocka_unit_test(another_programs_lmdb_file_is_moved_aside),
+        cmocka_unit_test(damage_that_lmdb_found_is_not_met_twice),
+        cmocka_unit_test(a_store_that_was_only_just_made_is_taken),
         cmocka_unit_test(a_damaged_record_is_left_out_and_told),
         cmocka_unit_test(a_copy_is_another_history),
         cmocka_unit_test(an_older_copy_in_the_same_place_is_noticed),
