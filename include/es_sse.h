@@ -227,15 +227,15 @@ es_err_t es_sse_stream_error(const char *condition, const char *text, const char
 es_err_t es_sse_forbidden(const char *const *asked, size_t n, es_buf_t *out);
 
 /* ---- EventStreamAuthorize ----------------------------------------------------------------- */
-typedef enum es_verdict {
+typedef enum es_authorization {
     ES_VERDICT_ADMIT = 0, /* 2xx */
     ES_VERDICT_REFUSE,    /* 3xx (a login page) and 4xx: `status` is what to tell the client */
     ES_VERDICT_FAIL       /* everything else: the application is out of order, 502 */
-} es_verdict_t;
+} es_authorization_t;
 
 /** What the application said. Owned: es_authorize_free. */
 typedef struct es_authorize {
-    es_verdict_t verdict;
+    es_authorization_t verdict;
     int status;    /* 401 stays 401, other refusals are 403, a failure is 502; admitted: 200 */
     int max_age;   /* seconds that the answer may be kept for this client; 0: not at all */
     bool narrowed; /* it listed channels: others are refused, even if it listed none */

@@ -31,7 +31,6 @@ enum {
 
 /* ---- text.c ------------------------------------------------------------------------------- */
 bool es_text_is_clean(es_str_t s); /* no CR, LF or NUL */
-bool es_text_is_utf8(es_str_t s);  /* as strict as jansson */
 /** The length of the character at p (n > 0), 0 when it is not well formed. */
 size_t es_utf8_sequence(const unsigned char *p, size_t n);
 bool es_text_is_header_name(es_str_t s); /* an RFC 9110 token, at most ES_MAX_HEADER_NAME bytes */

@@ -176,7 +176,7 @@ static es_err_t leave_out(const handover_t *h, const char *what, const char *pee
     if (err == ES_OK || err == ES_EIO || err == ES_EAGAIN) {
         return err;
     }
-    es_log(&h->intake->config->log, ES_LOG_ERR, "ES0360", "%s %s cannot be handed over: %s", what,
+    es_log(&h->intake->config->log, ES_LOG_ERR, "ES0350", "%s %s cannot be handed over: %s", what,
            peer ? peer : "?", es_err_name(err));
     return ES_OK;
 }

@@ -16,7 +16,7 @@ static void statuses(void **state)
 {
     static const struct {
         int status;
-        es_verdict_t verdict;
+        es_authorization_t verdict;
         int told;
     } cases[] = {
         { 200, ES_VERDICT_ADMIT, 200 },  { 204, ES_VERDICT_ADMIT, 200 },
