@@ -96,11 +96,15 @@ void es_supervise_child_init(apr_pool_t *pchild, server_rec *s);
 int es_supervise_monitor(apr_pool_t *p, server_rec *s);
 int es_supervise_door(void); /* a child's end of the door */
 
-/* hub_main.c: the hub process. Every stream is a descriptor, in the hub, and two in a child that
- * relays TLS: es_raise_descriptor_limit takes all that the hard limit allows. */
+/* process.c. Every stream is a descriptor, in the hub, and two in a child that relays TLS:
+ * es_raise_descriptor_limit takes all that the hard limit allows. */
 void es_raise_descriptor_limit(server_rec *s);
 void es_set_title(const char *title, const char *name); /* of this process, and of its thread */
-/* From fork to exit; does not return. */
+/* SIGTERM and SIGINT become readable on the descriptor that is returned, -1: errno. What httpd
+ * sends to its process group means nothing from now on. */
+int es_take_signals(void);
+
+/* hub_main.c: the hub process, from fork to exit; does not return. */
 void es_hub_main(server_rec *s, apr_pool_t *p, es_door_t *door) __attribute__((noreturn));
 
 /* stream_log.c: EventStreamLog. Opened by the parent, written by the hub, its lines made by the

@@ -12,9 +12,6 @@
 
 #include <signal.h>
 #include <stdio.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -44,69 +41,6 @@ static uint64_t wall_ms(void *ctx)
 {
     (void)ctx;
     return (uint64_t)apr_time_as_msec(apr_time_now());
-}
-
-/* Puts the title where ps looks (`name` is the thread's): over the command line that httpd was
- * started with, as long as that is. The kernel tells where it lies in fields 48 and 49 of
- * /proc/self/stat. Without them the thread name has to do. */
-void es_set_title(const char *title, const char *name)
-{
-    unsigned long start = 0, end = 0;
-    char line[2048];
-    char *p;
-    FILE *f = fopen("/proc/self/stat", "r");
-    size_t n;
-    int field;
-
-    prctl(PR_SET_NAME, name, 0, 0, 0);
-    if (!f) {
-        return;
-    }
-    n = fread(line, 1, sizeof line - 1, f);
-    fclose(f);
-    line[n] = '\0';
-    p = strrchr(line, ')'); /* the end of field 2, which may hold blanks */
-    for (field = 2; p && field < 48; field++) {
-        p = strchr(p + 1, ' ');
-    }
-    if (!p || sscanf(p, "%lu %lu", &start, &end) != 2 || end <= start + 1) {
-        return;
-    }
-    memset((char *)(uintptr_t)start, 0, end - start);
-    apr_cpystrn((char *)(uintptr_t)start, title, end - start);
-}
-
-void es_raise_descriptor_limit(server_rec *s)
-{
-    struct rlimit lim;
-
-    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
-        lim.rlim_cur = lim.rlim_max;
-        if (setrlimit(RLIMIT_NOFILE, &lim) != 0) {
-            ap_log_error(
-                APLOG_MARK, APLOG_WARNING, errno, s,
-                ESLOGNO(0010) "the soft limit of descriptors cannot be raised to the hard one");
-        }
-    }
-}
-
-/* SIGTERM and SIGINT become readable on the descriptor; httpd's own signals mean nothing here. */
-static int make_stop(void)
-{
-    sigset_t set;
-
-    signal(SIGHUP, SIG_IGN);
-    signal(SIGUSR1, SIG_IGN);
-    signal(SIGWINCH, SIG_IGN);
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGCHLD, SIG_DFL);
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    if (sigprocmask(SIG_BLOCK, &set, NULL) != 0) {
-        return -1;
-    }
-    return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
 /* Each request that is being held or published may have a link to the hub open. */
@@ -201,7 +135,7 @@ void es_hub_main(server_rec *s, apr_pool_t *p, es_door_t *door)
     };
     es_err_t err;
 
-    config.stop = make_stop();
+    config.stop = es_take_signals();
     if (config.stop < 0) {
         ap_log_error(APLOG_MARK, APLOG_CRIT, errno, s,
                      ESLOGNO(0011) "the hub cannot start: signals");

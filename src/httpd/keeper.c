@@ -23,7 +23,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 enum {
@@ -132,26 +131,6 @@ static bool close_descriptors(void)
 
 /* ---- the process ---- */
 
-/* SIGTERM and SIGINT become readable on a descriptor; what httpd sends to its children means
- * nothing here. */
-static int take_signals(void)
-{
-    sigset_t set;
-
-    signal(SIGHUP, SIG_IGN);
-    signal(SIGUSR1, SIG_IGN);
-    signal(SIGWINCH, SIG_IGN);
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGCHLD, SIG_DFL);
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    if (sigprocmask(SIG_SETMASK, &set, NULL) != 0) {
-        return -1;
-    }
-    return signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-}
-
 __attribute__((noreturn)) static void keep_on(void)
 {
     bool told = false;
@@ -164,7 +143,7 @@ __attribute__((noreturn)) static void keep_on(void)
     if (!close_descriptors()) {
         _exit(1);
     }
-    stop = take_signals();
+    stop = es_take_signals();
     if (stop < 0 || !es_adopted_open(stop)) {
         es_adopted_end_all();
         _exit(1);

@@ -13,42 +13,7 @@
 #include "es_test.h"
 #include "es_equal.h"
 #include "grip_int.h"
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-
-static long countdown = -1; /* -1: nothing fails; 0: the next allocation does */
-
-static bool fails_now(void)
-{
-    if (countdown < 0) {
-        return false;
-    }
-    if (countdown == 0) {
-        return true; /* and every one after it: memory does not come back in between */
-    }
-    countdown--;
-    return false;
-}
-
-void *__wrap_malloc(size_t n)
-{
-    return fails_now() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails_now() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    return fails_now() ? NULL : __real_realloc(p, n);
-}
+#include "oom_fixture.h"
 
 /* Calls `once` with ever more allocations allowed; returns how many it needed. `also`: what may be
  * said instead of ES_ENOMEM. */

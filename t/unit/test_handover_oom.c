@@ -7,39 +7,7 @@
 #include "handover_fixture.h"
 
 #include "grip_int.h"
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-
-static long countdown = -1; /* -1: nothing fails; else: so many succeed before all fail */
-
-static bool fails_now(void)
-{
-    if (countdown > 0) {
-        countdown--;
-        return false;
-    }
-    return countdown == 0;
-}
-
-void *__wrap_malloc(size_t n)
-{
-    return fails_now() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails_now() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    return fails_now() ? NULL : __real_realloc(p, n);
-}
+#include "oom_fixture.h"
 
 static int set_up(void **state)
 {

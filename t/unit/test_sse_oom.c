@@ -10,39 +10,7 @@
 #include "es_test.h"
 #include "grip_int.h"
 #include "keys.h"
-
-void *__real_malloc(size_t n);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *p, size_t n);
-void *__wrap_malloc(size_t n);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *p, size_t n);
-
-static long countdown = -1; /* -1: nothing fails; 0: the next allocation does, and all after it */
-
-static bool fails_now(void)
-{
-    if (countdown > 0) {
-        countdown--;
-        return false;
-    }
-    return countdown == 0;
-}
-
-void *__wrap_malloc(size_t n)
-{
-    return fails_now() ? NULL : __real_malloc(n);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails_now() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *p, size_t n)
-{
-    return fails_now() ? NULL : __real_realloc(p, n);
-}
+#include "oom_fixture.h"
 
 /* Returns how many allocations it needed. `also`: what may be said instead of ES_ENOMEM. */
 static long torture(es_err_t (*once)(void), es_err_t also)
