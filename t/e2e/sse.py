@@ -592,6 +592,12 @@ class Pool:
         for s in self.streams:
             s.close()
 
+    def drop(self, stream):
+        """Forgets a stream on a connection of its own, which the caller then closes."""
+        if stream.client.sock.fileno() in self.selector.get_map():
+            self.selector.unregister(stream.client.sock)
+        self.streams.remove(stream)
+
     def close_ended(self):
         """Closes streams that have ended, and with the last one of a connection the connection."""
         for s in self.streams:
