@@ -65,33 +65,45 @@ static es_err_t put_facts(json_t *root, const es_instruct_t *in, const es_delive
     return ES_OK;
 }
 
+/* Two objects, as text, become one: {"a":1} and {"b":2} are {"a":1,"b":2}. Neither is empty. */
+static char *join(const char *first, size_t n, const char *second)
+{
+    const size_t m = strlen(second);
+    char *both = malloc(n + m);
+
+    if (both) {
+        memcpy(both, first, n - 1);
+        both[n - 1] = ',';
+        memcpy(both + n, second + 1, m - 1);
+        both[n + m - 1] = '\0';
+    }
+    return both;
+}
+
 es_err_t es_hold_encode(const es_instruct_t *in, const es_delivery_t *delivery, char **ret,
                         size_t *ret_len)
 {
-    char *text = NULL;
+    char *text = NULL, *facts = NULL, *both = NULL;
     size_t len = 0;
-    json_t *root = NULL;
+    json_t *beside = json_object();
     es_err_t err = es_instruct_to_json(in, &text, &len);
 
-    if (err != ES_OK) {
-        return err;
+    if (err == ES_OK && beside && put_facts(beside, in, delivery) == ES_OK) {
+        facts = json_dumps(beside, JSON_COMPACT);
     }
-    err = ES_ENOMEM;
-    root = json_loadb(text, len, JSON_ALLOW_NUL, NULL);
-    if (!root || put_facts(root, in, delivery) != ES_OK) {
-        goto cleanup;
+    if (facts) {
+        both = join(text, len, facts);
     }
+    if (both) {
+        *ret = both;
+        *ret_len = strlen(both);
+    }
+    else if (err == ES_OK) {
+        err = ES_ENOMEM;
+    }
+    free(facts);
     free(text);
-    text = json_dumps(root, JSON_COMPACT);
-    if (text) {
-        *ret = text;
-        *ret_len = strlen(text);
-        text = NULL;
-        err = ES_OK;
-    }
-cleanup:
-    free(text);
-    json_decref(root);
+    json_decref(beside);
     return err;
 }
 
