@@ -157,7 +157,7 @@ class Http1(Reader):
 
 class Http2(Reader):
     def __init__(self, connection, path):
-        super().__init__("h2" if connection.scheme == b"\x87" else "h2c")
+        super().__init__("h2" if isinstance(connection.sock, ssl.SSLSocket) else "h2c")
         self.stream = connection.get(path)
 
     def look(self):
@@ -167,6 +167,7 @@ class Http2(Reader):
             self.code = 200 if s.held else 0
         if s.body:
             data, s.body = s.body, b""
+            s.marks.clear()
             self.feed(data)
         self.ended, self.reset = s.ended, s.reset
         self.eof = s.ended or s.reset is not None or s.connection.eof
@@ -176,10 +177,8 @@ class Connection2:
     """An HTTP/2 connection with its streams, to a Crowd one thing to read."""
 
     def __init__(self, port, wrap):
-        self._taken = {}
         self.connection = h2.Connection(port, wrap=wrap)
         self.connection.frame = self._frame
-        self.connection._consumed = self._consumed
         self.sock = self.connection.sock
         self.streams = []
         self.eof = False
@@ -193,13 +192,6 @@ class Connection2:
         """What we send may find the connection closed; what came before that still counts."""
         with contextlib.suppress(OSError):
             h2.Connection.frame(self.connection, *args)
-
-    def _consumed(self, stream, size):
-        """Opens the windows again now and then: two frames for each event is too much work."""
-        for key, number in ((None, 0), (stream.number, stream.number)):
-            self._taken[key] = self._taken.get(key, 0) + size
-            if self._taken[key] > 1 << 20:
-                self._frame(h2.WINDOW_UPDATE, 0, number, struct.pack("!I", self._taken.pop(key)))
 
     def wait_heads(self):
         self.connection.wait(lambda: all(r.stream.head is not None for r in self.streams),

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import shutil
+import ssl
 import threading
 
 import psutil
@@ -60,7 +61,7 @@ def numbered(origin, channel, **args):
 def join(crowd, httpd, path, kind, count):
     if kind == "plain":
         return crowd.plain(httpd.port(), path, count)
-    return crowd.tls(httpd.port("tls"), path, count, sse.ssl.TLSVersion.TLSv1_3)
+    return crowd.tls(httpd.port("tls"), path, count, ssl.TLSVersion.TLSv1_3)
 
 
 def stayed(crowd, ticker, first=1):

@@ -2,6 +2,7 @@
 """Thousands of TLS streams on a server with few workers: none of them takes one."""
 
 import re
+import ssl
 import time
 
 import pytest
@@ -51,7 +52,7 @@ def ordinary_requests(server, path, wrap):
 
 def test_thousands_of_tls_streams(httpd, origin, channel):
     path, plain = origin.hold(channel, b":\n\n"), origin.answer(b"plain")
-    context = sse.ssl.create_default_context(cafile=TLS_CA)
+    context = ssl.create_default_context(cafile=TLS_CA)
     with sse.Client(httpd.port("tls"), wrap=sse.tls(TLS_CA, context=context)) as c:
         c.get(plain)
         session = c.sock.session  # a full handshake once; the others resume

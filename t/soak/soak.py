@@ -9,8 +9,8 @@
 
 One httpd; clients of every kind that hold streams (plain, TLS 1.2 and 1.3, HTTP/2 with TLS and
 without), some that read slowly, some that come and go all the time; publishers with ids, by HTTP on
-one channel and by ZeroMQ on another; a reload every 30 s, each second one with the module built
-as another version.
+one channel and by ZeroMQ on two others; a reload every 30 s, each second one with the module
+built as another version.
 
 How a loss is seen: the publisher counts, and puts each number into the application's store before
 it publishes it. A stream must show every number once, in order. HTTP/2 streams end at each reload,
@@ -27,6 +27,7 @@ import contextlib
 import json
 import os
 import random
+import ssl
 import sys
 import threading
 import time
@@ -48,12 +49,14 @@ SECONDS = int(os.environ.get("SOAK_SECONDS") or 1200)
 KILL = os.environ.get("SOAK_KILL") == "1"
 PREFORK = MPM == "prefork"
 TICK, RELOAD, DEATH = 10.0, min(30.0, SECONDS / 4), 120.0
-RATE = 20           # publishes a second on each of the two channels
+RATE = 20           # publishes a second on each of the two channels that all kinds are on
+FAST = 200          # and by ZeroMQ on a third one, which has few streams: a reload must find some
+FAST_STREAMS = 10   # of these messages under way
 SIZES = {"plain": 200, "tls12": 60 if PREFORK else 100, "tls13": 60 if PREFORK else 100,
          "slow": 20, "h2": 0 if PREFORK else 12, "h2c": 0 if PREFORK else 12}
 EACH = 3            # HTTP/2 streams of a connection
 CHURN = 8           # clients that come and go at a time
-V = sse.ssl.TLSVersion
+V = ssl.TLSVersion
 WRAPS = {"plain": None, "slow": None, "tls12": sse.tls(TLS_CA, V.TLSv1_2),
          "tls13": sse.tls(TLS_CA, V.TLSv1_3), "h2": h2.tls(TLS_CA), "h2c": None}
 PORTS = {"plain": "main", "slow": "main", "tls12": "tls", "tls13": "tls", "h2": "tls", "h2c": "h2c"}
@@ -294,20 +297,22 @@ class Soak:
 
     def run(self):
         self.configure()
-        stores = [Store(self.origin, harness.unique()) for _ in range(2)]
-        tickers = [Ticker(self.httpd, s.channel, RATE, by=by, broken=KILL)
-                   for s, by in zip(stores, ("http", "zmq"))]
+        stores = [Store(self.origin, harness.unique()) for _ in range(3)]
+        *both, fast = stores
+        tickers = [Ticker(self.httpd, s.channel, rate, by=by, broken=KILL)
+                   for s, by, rate in zip(stores, ("http", "zmq", "zmq"), (RATE, RATE, FAST))]
         for t, s in zip(tickers, stores):
             t.before = s.before
         with Crowd() as crowd:
             for kind, count in SIZES.items():
-                for store in stores:
+                for store in both:
                     self.join(crowd, store, kind, count // 2)
+            self.join(crowd, fast, "plain", FAST_STREAMS)
             with contextlib.ExitStack() as stack:
                 for t in tickers:
                     stack.enter_context(t)
                 workers = [self.guard(self.watch_http2, crowd), self.guard(self.slow, crowd)]
-                workers += [self.guard(self.churn, stores) for _ in range(CHURN)]
+                workers += [self.guard(self.churn, both) for _ in range(CHURN)]
                 self.life(crowd, tickers)
                 # every stream is there again before the last number
                 self.wait(lambda: all(not r.eof for r in crowd.readers), "HTTP/2 to be back")
@@ -366,7 +371,7 @@ class Soak:
         numbers = {
             "MPM": MPM, "seconds": SECONDS,
             "streams held": sum(n * (EACH if k.startswith("h2") else 1)
-                                for k, n in SIZES.items()),
+                                for k, n in SIZES.items()) + FAST_STREAMS,
             "clients that came and went": t.churned, "reloads": self.reloads,
             "hubs killed": self.deaths,
             "published": self.samples[-1]["published"] if self.samples else 0,
