@@ -45,7 +45,6 @@ class Server:
             f"StartServers {servers}\nServerLimit {servers}\nThreadLimit {threads}\n"
             f"ThreadsPerChild {threads}\nMinSpareThreads 1\nMaxSpareThreads {n}\n"
             f"MaxRequestWorkers {n}\n{conf}\n")
-        self.httpd.always_allowed.append(r"AH00484|AH00286|AH00161|AH03490|AH10159")  # busy
         self.httpd.tls_proxy(origin.port, "tls", server="Protocols h2 http/1.1")
         self.httpd.grip_proxy(origin.port, "plain")
         self.httpd.vhost("mpm", "<Location />\nSetHandler server-status\n</Location>\n")

@@ -23,9 +23,6 @@ if HTTP2:  # where each connection with streams keeps a thread
                    "MinSpareThreads 50\nMaxSpareThreads 150\nMaxRequestWorkers 150\n")
 
 
-BUSY = r"AH0028[67]|AH00484|AH00161|AH03490|AH10159"  # all workers are
-
-
 @pytest.fixture(scope="module")
 def httpd(make_httpd, origin):
     server = make_httpd()
@@ -33,7 +30,6 @@ def httpd(make_httpd, origin):
     server.grip_proxy(origin.port, server='CustomLog logs/main_log "%P %s %U"')
     server.publisher()
     server.add("KeepAlive Off")
-    server.always_allowed.append(BUSY)
     return server.start()
 
 
@@ -121,7 +117,6 @@ def test_children_retire(make_httpd, origin):
     if HTTP2:  # a child that retires may keep its slot
         server.mpm_conf = MPM_HTTP2 + "MaxConnectionsPerChild 20\n"
     server.add("KeepAlive Off")
-    server.always_allowed.append(BUSY)
     server.grip_proxy(origin.port)
     server.publisher()
     server.start()

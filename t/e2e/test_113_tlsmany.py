@@ -31,7 +31,6 @@ def make(make_httpd, origin, conf, name=None):
     server.tls_proxy(origin.port)
     server.vhost("mpm", "<Location />\nSetHandler server-status\n</Location>\n")
     server.publisher()
-    server.always_allowed.append(r"AH00484|AH00161|AH03490|AH10159")  # all workers are busy
     return server.start()
 
 

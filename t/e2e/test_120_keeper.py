@@ -34,7 +34,6 @@ def make(make_httpd, origin, name=None):
     server.vhost("mpm", "<Location />\nSetHandler server-status\n</Location>\n")
     server.add("ExtendedStatus Off\nEventStreamMaxLag 67108864")
     server.endpoint = server.pull()
-    server.always_allowed += [r"AH00484|AH00161|AH03490|AH10159"]  # all workers are busy
     return server.start()
 
 

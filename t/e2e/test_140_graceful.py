@@ -30,7 +30,6 @@ RELOADS = 5
 def make(make_httpd, origin, name=None, modules=(), conf=None, lines=()):
     server = make_httpd(name, modules=list(modules))
     server.mpm_conf = conf or CONF.get(MPM, THREADS)
-    server.always_allowed.append(r"AH00484|AH00286|AH00161|AH03490|AH10159")
     server.grip_proxy(origin.port)
     server.tls_proxy(origin.port, server="Protocols h2 http/1.1" if "http2" in modules else "")
     server.publisher()

@@ -24,7 +24,6 @@ AT_ONCE = 3.0  # seconds in which an ordinary request is answered, on a loaded m
 def httpd(make_httpd, origin):
     server = make_httpd()
     server.mpm_conf = CONF.get(MPM, THREADS)
-    server.always_allowed.append(r"AH00484|AH00286|AH00161|AH03490|AH10159")
     server.tls_proxy(origin.port)
     server.vhost("mpm", "<Location />\nSetHandler server-status\n</Location>\n")
     server.publisher()

@@ -33,7 +33,6 @@ WAYS = {"plain": ["close", "rst", "mid-head", "head-sent"],
 def httpd(make_httpd, origin):
     server = make_httpd(modules=[] if MPM == "prefork" else ["http2"])
     server.mpm_conf = CONF.get(MPM, THREADS)
-    server.always_allowed.append(r"AH00484|AH00286|AH00161|AH03490|AH10159")
     server.add("LogLevel eventstream:info")
     if MPM != "prefork":
         server.add("H2MaxWorkers 384\nH2MinWorkers 384")

@@ -26,7 +26,6 @@ FILL = "x" * 1950
 def make(make_httpd, origin, name, *lines):
     server = make_httpd(name)
     server.mpm_conf = CONF.get(MPM, THREADS)
-    server.always_allowed.append(r"AH00484|AH00286|AH00161|AH03490|AH10159")
     for line in lines:
         server.add(line)
     server.grip_proxy(origin.port)

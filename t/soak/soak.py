@@ -136,7 +136,7 @@ class Soak:
     def configure(self):
         s = self.httpd
         s.mpm_conf = CONF.get(MPM, THREADS)
-        s.always_allowed += [r"AH00484|AH00286|AH00161|AH03490|AH10159|cannot be bound"]
+        s.always_allowed += [r"cannot be bound"]
         if KILL:
             s.always_allowed += [r"ES0\d\d\d", r"exit signal Killed"]
         s.add("LogLevel eventstream:info\nEventStreamDrain 5s")
