@@ -134,7 +134,7 @@ def test_slow_reader_is_not_cut(patient, origin, channel, way):
         sock.settimeout(30)
         began = time.monotonic()
         while time.monotonic() - began < 13:
-            s._take(sock.recv(4096))  # 1 of 4 MB in this time
+            s._take(sock.recv(12288))  # 3 of 4 MB in this time
             time.sleep(0.05)
         s.wait_body(b"".join(numbered(n) for n in range(200)))
         assert httpd.status()["streams"] == 1
