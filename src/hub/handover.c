@@ -47,9 +47,12 @@ static es_err_t send_frame(handover_t *h, const es_log_entry_t *e)
     es_err_t err;
 
     h->buf.n = 0;
-    err = es_buf_addf(&h->buf, "{\"order\": %llu}", (unsigned long long)e->order);
+    err = es_buf_addf(&h->buf, "{\"order\": %llu", (unsigned long long)e->order);
+    if (err == ES_OK && e->frame->event) {
+        err = es_buf_addf(&h->buf, ", \"instance\": %llu", (unsigned long long)e->frame->instance);
+    }
     if (err == ES_OK) {
-        err = es_buf_add(&h->buf, "", 1);
+        err = es_buf_add(&h->buf, "}", 2);
     }
     if (err == ES_OK) {
         err = es_item_to_packet(e->frame->item, es_frame_content(e->frame), &h->buf);
@@ -141,6 +144,7 @@ static es_err_t send_stream(handover_t *h, es_stream_t *s)
                                .uri = s->uri,
                                .log = s->log,
                                .started_ms = s->started_ms,
+                               .events = s->events,
                                .resume = &resume };
     es_sub_spec_t specs[ES_MAX_CHANNELS];
     es_instruct_t in;
@@ -241,7 +245,9 @@ static es_err_t send_done(handover_t *h)
     es_err_t err;
 
     h->buf.n = 0;
-    err = es_buf_addf(&h->buf, "{\"order\": %llu}", (unsigned long long)h->intake->order);
+    err =
+        es_buf_addf(&h->buf, "{\"order\": %llu, \"instance\": %llu}",
+                    (unsigned long long)h->intake->order, (unsigned long long)h->intake->instance);
     if (err == ES_OK) {
         err = es_buf_add(&h->buf, "", 1);
     }

@@ -46,14 +46,19 @@ typedef struct es_frame {
     es_action_t action; /* ES_ACTION_SEND or ES_ACTION_CLOSE */
     es_mask_t mask;
     es_item_t *item; /* owned; its content is moved to `bytes`; NULL for a frame that is no item */
-    uint32_t len;    /* of the content */
-    uint32_t head_len; /* of the chunk size line before it; 0: bytes that are framed already */
-    char bytes[];      /* size line, content, CRLF: raw framing is a part of chunked framing */
+    struct es_frame *event; /* what event streams get: SSE with our id; one reference. NULL: it was
+                             * not rendered, since nobody needs it. Empty: they get nothing */
+    uint64_t instance;      /* of the id in `event` */
+    uint32_t len;           /* of the content */
+    uint32_t head_len;      /* of the chunk size line before it; 0: bytes that are framed already */
+    char bytes[];           /* size line, content, CRLF: raw framing is a part of chunked framing */
 } es_frame_t;
 
 es_frame_t *es_frame_make(es_str_t content);     /* one reference; NULL: out of memory */
 es_frame_t *es_frame_verbatim(es_str_t bytes);   /* the rest of one that was written in part */
 es_frame_t *es_frame_from_item(es_item_t *item); /* takes the item, also when it fails with NULL */
+/* Renders `event`, before anybody else has the frame. `order` 0: without an id. */
+es_err_t es_frame_add_event(es_frame_t *frame, uint64_t instance, uint64_t order);
 void es_frame_ref(es_frame_t *frame, unsigned int n);
 void es_frame_unref(es_frame_t *frame);
 es_str_t es_frame_bytes(const es_frame_t *frame, bool chunked); /* what goes to the socket */
@@ -180,6 +185,7 @@ struct es_stream {
     bool handed;             /* the next hub was sent it */
     bool carried;            /* fd is a socketpair: a child carries the bytes on to the client */
     bool tracked;            /* frames are looked at for this stream alone, one at a time */
+    bool events;             /* a native event stream: it gets the event form of frames */
     uint8_t keep_alive_mode; /* es_keep_alive_mode_t */
     uint16_t sub_count;
     uint64_t keep_alive_ms;  /* 0: none */
@@ -194,6 +200,7 @@ struct es_stream {
     uint64_t started_ms; /* when its request came, wall clock */
     uint64_t bytes;      /* written since the hold */
     es_client_t *client; /* the intake's count of its client's streams; loops leave it alone */
+    es_position_t *from; /* where an event stream wants to begin; NULL: now. Intake's; owned */
     es_pairs_t meta;     /* Grip-Set-Meta */
     char *peer;          /* for logs; may be NULL */
     char *uri;           /* for logs; may be NULL */
@@ -229,6 +236,14 @@ es_end_t es_end_of_error(int err);                              /* of a socket; 
 es_end_t es_end_of_event(es_stream_t *stream, uint32_t events); /* EPOLLRDHUP, EPOLLHUP, EPOLLERR */
 void es_end_loop_log(es_stream_t *stream, es_end_t end);        /* error log, EventStreamLog */
 void es_end_loop_report(es_loop_t *loop); /* what was left out since the window began */
+
+/* ---- event.c: a message as native event streams get it ------------------------------------------
+ */
+
+/* Appends the http-stream content of an item as SSE with that id (n 0: none). Nothing is appended
+ * for an item that native streams do not get. ES_ENOMEM, ES_ETOOBIG. */
+es_err_t es_event_render(const es_item_t *item, es_str_t content, es_str_t id, es_buf_t *out);
+bool es_event_is_one(const es_item_t *item); /* a message, and not an order to close */
 
 /* ---- deliver.c: what one frame is for one subscription ------------------------------------------
  */

@@ -287,7 +287,10 @@ es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config)
     if (intake->back.wake < 0 || intake->epoll < 0) {
         return ES_EIO;
     }
-    err = make_loops(intake, loops_wanted(config));
+    err = es_events_init(intake);
+    if (err == ES_OK) {
+        err = make_loops(intake, loops_wanted(config));
+    }
     if (err == ES_OK) {
         err = es_registry_make(intake->loop_count, &intake->registry);
     }

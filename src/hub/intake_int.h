@@ -20,6 +20,7 @@ struct es_entry {
     char *name;
     size_t name_len;
     uint32_t streams; /* over all loops */
+    uint32_t events;  /* event streams among them */
     struct {
         es_channel_t *channel; /* NULL: no stream of that loop is on it */
         uint32_t streams;
@@ -109,7 +110,8 @@ typedef struct es_intake {
     es_registry_t *registry;
     es_limits_t *limits; /* streams of each client; NULL: not counted */
     es_tame_t bad_input, bad_links, no_room, too_many, too_many_of_client;
-    uint64_t order;
+    uint64_t order;    /* of the newest message: the number in its event id */
+    uint64_t instance; /* of event ids: which hub, and those that it took over from, or history */
     uint64_t started_ms;
     uint64_t published, refused, reserved;
     es_carried_t carried;
@@ -152,7 +154,14 @@ void es_limits_remove(es_intake_t *intake, es_stream_t *stream);
 
 /* publish.c */
 void es_intake_command(es_intake_t *intake, int loop, const es_command_t *command);
+typedef struct es_published {
+    uint64_t number; /* of the event; 0: the item is none */
+    uint32_t receivers;
+} es_published_t;
+
 void es_intake_publish(es_intake_t *intake, es_item_t *item); /* takes the item */
+void es_intake_publish_item(es_intake_t *intake, es_item_t *item,
+                            es_published_t *ret); /* the same, and tells what became of it */
 void es_intake_refused(es_intake_t *intake, const char *from, const es_detail_t *detail);
 
 /* handover.c: gives everything to the next hub and waits for its word. ES_OK: it serves. ES_EIO: it
@@ -172,6 +181,14 @@ void es_tail_run(es_intake_t *intake, int heir);
 es_link_t *es_link_open(es_intake_t *intake, int fd);
 void es_link_close(es_intake_t *intake, es_link_t *link);
 void es_link_readable(es_intake_t *intake, es_link_t *link);
+
+/* events.c: ids, and what is answered about events. Texts are NUL-terminated; the caller frees
+ * `out`. */
+es_err_t es_events_init(es_intake_t *intake); /* a random instance */
+es_err_t es_events_reserved(es_intake_t *intake, es_stream_t *stream, es_buf_t *out);
+es_err_t es_events_published(const es_intake_t *intake, const es_published_t *v, size_t n,
+                             es_buf_t *out);
+es_err_t es_events_info(es_intake_t *intake, es_str_t request, es_buf_t *out, es_detail_t *detail);
 
 /* pull.c */
 es_err_t es_pull_start(es_intake_t *intake);

@@ -77,14 +77,35 @@ static es_err_t answer(es_link_t *link, const es_wire_message_t *m, es_err_t cod
     return err == ES_EAGAIN ? ES_EFULL : err;
 }
 
+/* The same with a text that was made for it, if it was. */
+static es_err_t answer_made(es_link_t *link, const es_wire_message_t *m, es_buf_t *text,
+                            es_err_t made)
+{
+    es_err_t err;
+
+    if (made == ES_OK) {
+        err = answer(link, m, ES_OK, (es_str_t) { text->p, text->n });
+    }
+    else {
+        err = answer(link, m, made, es_str("the hub is out of memory"));
+    }
+    es_buf_free(text);
+    return err;
+}
+
 static es_err_t on_reserve(es_intake_t *intake, es_link_t *link, const es_wire_message_t *m)
 {
     es_detail_t detail = { "" };
+    es_buf_t out;
     es_err_t err;
 
+    es_buf_init(&out, ES_WIRE_MAX);
     release(intake, link);
     err = es_intake_reserve(intake, m->payload, &link->reserved, &detail);
-    return answer(link, m, err, es_str(detail.text));
+    if (err != ES_OK || !link->reserved->events) {
+        return answer(link, m, err, es_str(detail.text));
+    }
+    return answer_made(link, m, &out, es_events_reserved(intake, link->reserved, &out));
 }
 
 static es_err_t on_hold(es_intake_t *intake, es_link_t *link, const es_wire_message_t *m)
@@ -104,35 +125,53 @@ static es_err_t on_publish(es_intake_t *intake, es_link_t *link, const es_wire_m
     es_detail_t detail = { "" };
     es_items_t items = { 0 };
     es_err_t err = es_items_from_json(m->payload.p, m->payload.n, &items, &detail);
+    es_published_t *told;
+    es_buf_t out;
     size_t i;
 
     if (err != ES_OK) {
         intake->refused++;
         return answer(link, m, err, es_str(detail.text));
     }
+    told = calloc(items.n + 1, sizeof *told);
+    if (!told) {
+        es_items_free(&items);
+        return answer(link, m, ES_ENOMEM, es_str("the hub is out of memory"));
+    }
     for (i = 0; i < items.n; i++) {
-        es_intake_publish(intake, items.v[i]);
+        es_intake_publish_item(intake, items.v[i], &told[i]);
         items.v[i] = NULL;
     }
+    es_buf_init(&out, ES_WIRE_MAX);
+    err = es_events_published(intake, told, items.n, &out);
     es_items_free(&items);
-    return answer(link, m, ES_OK, es_str(""));
+    free(told);
+    return answer_made(link, m, &out, err);
+}
+
+static es_err_t on_info(es_intake_t *intake, es_link_t *link, const es_wire_message_t *m)
+{
+    es_detail_t detail = { "the hub is out of memory" };
+    es_buf_t out;
+    es_err_t err;
+
+    es_buf_init(&out, ES_WIRE_MAX);
+    err = es_events_info(intake, m->payload, &out, &detail);
+    if (err != ES_OK) {
+        es_buf_free(&out);
+        return answer(link, m, err, es_str(detail.text));
+    }
+    return answer_made(link, m, &out, err);
 }
 
 static es_err_t on_stats(es_intake_t *intake, es_link_t *link, const es_wire_message_t *m)
 {
     enum { STATS_MAX = 64 * 1024 };
     es_buf_t out;
-    es_err_t err;
 
     es_buf_init(&out, STATS_MAX);
-    if (es_stats_render(intake, es_str_is(m->payload, "prometheus"), &out) == ES_OK) {
-        err = answer(link, m, ES_OK, (es_str_t) { out.p, out.n });
-    }
-    else {
-        err = answer(link, m, ES_ENOMEM, es_str("the hub is out of memory"));
-    }
-    es_buf_free(&out);
-    return err;
+    return answer_made(link, m, &out,
+                       es_stats_render(intake, es_str_is(m->payload, "prometheus"), &out));
 }
 
 /* From the tail of a hub before. What is wrong with the packet is no fault of the link's. */
@@ -166,6 +205,9 @@ static es_err_t serve(es_intake_t *intake, es_link_t *link, es_wire_message_t *m
         break;
     case ES_WIRE_STATS:
         err = on_stats(intake, link, m);
+        break;
+    case ES_WIRE_INFO:
+        err = on_info(intake, link, m);
         break;
     case ES_WIRE_PACKET:
         err = on_packet(intake, link, m);

@@ -57,6 +57,15 @@ es_stream_t *es_stream_make(es_instruct_t *in, es_delivery_t *delivery)
     }
     s->fd = -1;
     s->chunked = delivery->chunked;
+    s->events = delivery->events;
+    if (delivery->events && delivery->from.from != ES_FROM_NOW) {
+        s->from = malloc(sizeof *s->from);
+        if (!s->from) {
+            free(s);
+            return NULL;
+        }
+        *s->from = delivery->from;
+    }
     s->peer = delivery->peer;
     s->uri = delivery->uri;
     delivery->peer = NULL;
@@ -86,6 +95,7 @@ void es_stream_free(es_stream_t *stream)
     free(stream->peer);
     free(stream->uri);
     free(stream->log);
+    free(stream->from);
     free(stream);
 }
 
@@ -150,8 +160,11 @@ static bool gather_next(gather_t *g, es_stream_t *s, es_sub_t *sub)
         if (frame->action == ES_ACTION_CLOSE) {
             gather_add(g, s, es_frame_terminator(), sub, 0);
         }
-        else {
+        else if (!s->events) {
             gather_add(g, s, own ? own : frame, sub, 0);
+        }
+        else if (frame->event && frame->event->len > 0) {
+            gather_add(g, s, frame->event, sub, 0);
         }
     }
     g->own = own != NULL;
