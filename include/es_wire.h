@@ -173,7 +173,9 @@ typedef struct es_resume {
     uint64_t idle;                    /* milliseconds since the last delivery */
     uint64_t due;                     /* milliseconds until the next keep-alive */
     uint64_t stalled; /* milliseconds that bytes wait and the socket takes none; 0: none wait */
-    uint64_t ending;  /* 0, or 1 more than the bytes of the terminating chunk that are written */
+    bool replaying;   /* an event stream that reads the history; see replay.c for the others */
+    uint64_t sent, until, forgiven;
+    uint64_t ending; /* 0, or 1 more than the bytes of the terminating chunk that are written */
 } es_resume_t;
 
 /** How the bytes of a held stream are written, and whom they go to. */

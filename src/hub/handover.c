@@ -138,7 +138,11 @@ static es_err_t send_stream(handover_t *h, es_stream_t *s)
     es_resume_t resume = { .bytes = s->bytes,
                            .idle = now_ms > s->last_ms ? now_ms - s->last_ms : 0,
                            .due = s->keep_alive_due > now_ms ? s->keep_alive_due - now_ms : 0,
-                           .stalled = s->stalled_ms > 0 ? now_ms - s->stalled_ms : 0 };
+                           .stalled = s->stalled_ms > 0 ? now_ms - s->stalled_ms : 0,
+                           .replaying = s->replaying,
+                           .sent = s->sent,
+                           .until = s->until,
+                           .forgiven = s->forgiven };
     es_delivery_t delivery = { .chunked = s->chunked,
                                .peer = s->peer,
                                .uri = s->uri,
@@ -328,6 +332,7 @@ static es_err_t go_on(es_intake_t *intake)
             s->handed = false;
         }
     }
+    es_events_open(intake);
     es_pull_rebind(intake);
     return es_intake_start_loops(intake) == ES_OK ? ES_EIO : ES_EAGAIN;
 }
@@ -361,6 +366,7 @@ es_err_t es_hand_over(es_intake_t *intake, int heir)
     es_pull_unbind(intake);
     es_intake_join_loops(intake, ES_ORDER_HALT);
     es_intake_take_back(intake);
+    es_events_close(intake); /* answers what waits; the next hub opens the history */
     for (i = 0; i < intake->loop_count; i++) {
         streams += intake->loop_load[i];
     }

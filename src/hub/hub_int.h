@@ -23,6 +23,7 @@
 #include "es_grip.h"
 #include "es_hub.h"
 #include "es_wire.h"
+#include "history.h"
 
 typedef struct es_loop es_loop_t;
 typedef struct es_stream es_stream_t;
@@ -105,6 +106,9 @@ struct es_channel {
     uint32_t sub_count;
     uint32_t sub_cap;
     uint32_t behind; /* subscriptions that still need a frame of the log */
+
+    uint64_t dropped; /* order of the newest frame that the log has no more; 0: none */
+    uint64_t closed;  /* the same of those that close */
 
     bool dirty; /* in loop->dirty: moved since the last flush pass */
     es_channel_t *next_dirty;
@@ -200,6 +204,11 @@ struct es_stream {
     uint64_t started_ms; /* when its request came, wall clock */
     uint64_t bytes;      /* written since the hold */
     es_client_t *client; /* the intake's count of its client's streams; loops leave it alone */
+    bool replaying;      /* its next events come from the history; on loop->replaying once live */
+    uint64_t sent;       /* number of the newest event that it was given; see replay.c */
+    uint64_t until;      /* replaying: what is to come from the history */
+    uint64_t forgiven;   /* its client knows that up to here something may be missing */
+    es_stream_t *replay_prev, *replay_next;
     es_position_t *from; /* where an event stream wants to begin; NULL: now. Intake's; owned */
     es_pairs_t meta;     /* Grip-Set-Meta */
     char *peer;          /* for logs; may be NULL */
@@ -221,6 +230,15 @@ void es_stream_loop_timer(es_stream_t *stream, uint64_t now_ms); /* its timer fi
 void es_stream_loop_end(es_stream_t *stream, es_end_t end); /* to loop->dead; does nothing twice */
 /* Leaves the loop without a word to the client: the next hub has the stream. To loop->dead. */
 void es_stream_loop_forget(es_stream_t *stream);
+
+/* ---- replay.c: event streams that read the history ---------------------------------------------
+ */
+
+void es_replay_loop_start(es_stream_t *stream); /* it is live now; nothing unless it replays */
+void es_replay_loop_leave(es_stream_t *stream); /* off the loop's list, if it is on it */
+/* Its logs have lost what it needs: from the history then. False: there is none for it. */
+bool es_replay_loop_fall_back(es_stream_t *stream);
+void es_replay_loop_pass(es_loop_t *loop, uint64_t now_ms); /* a batch for each */
 
 /* ---- end.c: why streams end, and what the logs are told of it
  * ------------------------------------
@@ -328,11 +346,15 @@ struct es_loop {
     es_wheel_t wheel;
     es_counters_t counters;
     es_ends_t ends;
-    es_stream_t *streams; /* all of this loop, reserved and live */
-    es_stream_t *dead;    /* ended in this round; go back at its end */
-    es_channel_t *dirty;  /* channels to flush in this round */
-    uint64_t now_ms;      /* of this round, for timers */
-    bool stopping;        /* the thread is to end */
+    es_stream_t *streams;   /* all of this loop, reserved and live */
+    es_stream_t *dead;      /* ended in this round; go back at its end */
+    es_channel_t *dirty;    /* channels to flush in this round */
+    es_stream_t *replaying; /* those that read the history */
+    bool replay_busy;       /* one of them can use another round at once */
+    es_history_t *history;  /* NULL: there is none. Set while the loop has no thread */
+    uint64_t instance;      /* of ids in the history */
+    uint64_t now_ms;        /* of this round, for timers */
+    bool stopping;          /* the thread is to end */
 };
 
 es_err_t es_loop_make(es_loop_t *loop, int number, const es_hub_config_t *config,

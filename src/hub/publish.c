@@ -59,6 +59,7 @@ void es_intake_publish_item(es_intake_t *intake, es_item_t *item, es_published_t
     const es_action_t action = item->stream.action;
     es_entry_t *entry = es_registry_find(intake->registry, name);
     es_frame_t *frame;
+    uint64_t number;
 
     *ret = (es_published_t) { .receivers = entry ? entry->streams : 0 };
     intake->published++;
@@ -68,13 +69,14 @@ void es_intake_publish_item(es_intake_t *intake, es_item_t *item, es_published_t
         es_item_free(item);
         return;
     }
-    intake->order++;
-    ret->number = action == ES_ACTION_SEND ? intake->order : 0;
+    number = es_events_next(intake);
+    ret->number = action == ES_ACTION_SEND ? number : 0;
+    es_events_keep(intake, item, number);
     if (!entry) {
         es_item_free(item);
         return;
     }
-    frame = make_frame(intake, entry, item, intake->order);
+    frame = make_frame(intake, entry, item, number);
     if (!frame) {
         es_log(&intake->config->log, ES_LOG_ERR, "ES0303", "out of memory: a message is lost");
         return;

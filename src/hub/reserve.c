@@ -125,6 +125,7 @@ static es_err_t place(es_intake_t *intake, es_instruct_t *in, es_stream_t *s)
     const es_command_t cmd = { .what = ES_ORDER_RESERVE, .fd = -1, .stream = s };
     es_err_t err = join_channels(intake, in, s, loop);
 
+    s->sent = intake->order;
     if (err == ES_OK) {
         err = es_queue_push(&intake->loops[loop].queue, &cmd);
     }
@@ -280,6 +281,10 @@ es_err_t es_intake_resume(es_intake_t *intake, es_str_t hold, int fd, es_str_t r
     }
     if (err == ES_OK) {
         s->bytes = delivery.resume->bytes;
+        s->replaying = s->events && delivery.resume->replaying;
+        s->sent = delivery.resume->sent;
+        s->until = delivery.resume->until;
+        s->forgiven = delivery.resume->forgiven;
         err = es_limits_add(intake, s);
     }
     if (err == ES_OK) {

@@ -290,6 +290,20 @@ static es_err_t on_loose(takeover_t *t, es_wire_message_t *m, es_detail_t *detai
     return ES_OK;
 }
 
+/* What the logs of the hub before had no more, streams that replay take from the history: all up to
+ * now, to be sure. */
+static void forget_logs(es_intake_t *intake)
+{
+    es_channel_t *c;
+    int i;
+
+    for (i = 0; i < intake->loop_count; i++) {
+        for (c = intake->loops[i].dirty; c; c = c->next_dirty) { /* each that was filled */
+            c->dropped = intake->order;
+        }
+    }
+}
+
 /* From here on this hub serves, and says so: the other one forgets what it had. */
 static es_err_t on_done(takeover_t *t, const es_wire_message_t *m, es_detail_t *detail)
 {
@@ -310,6 +324,8 @@ static es_err_t on_done(takeover_t *t, const es_wire_message_t *m, es_detail_t *
     if (err == ES_OK) {
         es_stats_carry(t->intake, stats);
     }
+    es_events_open(t->intake); /* the hub before has closed it */
+    forget_logs(t->intake);
     t->done = true;
     return es_wire_reply(t->from, m->head.number, ES_OK, es_str(""));
 }

@@ -79,10 +79,12 @@ static json_t *resume_to_json(const es_resume_t *r, size_t channels)
         json_decref(continuous);
         return NULL;
     }
-    return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "behind", behind, "continuous",
-                     continuous, "bytes", (json_int_t)r->bytes, "idle", (json_int_t)r->idle, "due",
-                     (json_int_t)r->due, "stalled", (json_int_t)r->stalled, "ending",
-                     (json_int_t)r->ending);
+    return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I}", "behind", behind,
+                     "continuous", continuous, "bytes", (json_int_t)r->bytes, "idle",
+                     (json_int_t)r->idle, "due", (json_int_t)r->due, "stalled",
+                     (json_int_t)r->stalled, "ending", (json_int_t)r->ending, "replaying",
+                     r->replaying, "sent", (json_int_t)r->sent, "until", (json_int_t)r->until,
+                     "forgiven", (json_int_t)r->forgiven);
 }
 
 /* Puts what stands beside the instruct into the message. */
@@ -273,10 +275,14 @@ static es_err_t resume_from_json(const json_t *o, es_resume_t **ret, es_detail_t
         !take_count(json_object_get(o, "idle"), &r->idle) ||
         !take_optional(json_object_get(o, "due"), &r->due) ||
         !take_optional(json_object_get(o, "stalled"), &r->stalled) ||
+        !take_optional(json_object_get(o, "sent"), &r->sent) ||
+        !take_optional(json_object_get(o, "until"), &r->until) ||
+        !take_optional(json_object_get(o, "forgiven"), &r->forgiven) ||
         !take_count(json_object_get(o, "ending"), &r->ending)) {
         free(r);
         return es_fail(detail, ES_EINVAL, "'resume' is not what a hub writes");
     }
+    r->replaying = json_is_true(json_object_get(o, "replaying"));
     *ret = r;
     return ES_OK;
 }

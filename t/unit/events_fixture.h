@@ -8,6 +8,7 @@
 #define ES_EVENTS_FIXTURE_H
 
 #include "handover_fixture.h"
+#include "store_fixture.h"
 
 typedef struct ev_reserved {
     char id[ES_EVENT_ID_SIZE];
@@ -114,6 +115,111 @@ static inline void ev_publish_filtered(int link, const char *channel, const char
         ev_take_id(answer, ret_id);
     }
     free(answer);
+}
+
+/* ---- hubs with a history ---- */
+
+static inline void ev_hub_start(fx_hub_t *hub, int threads, size_t max_lag, const char *dir)
+{
+    int pair[2];
+
+    memset(hub, 0, sizeof *hub);
+    hub->fds = fx_fd_count();
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    hub->door = pair[0];
+    fx_hub_make(hub, threads, max_lag, NULL, 0, pair[1]);
+    hub->config.history = dir;
+    assert_int_equal(pthread_create(&hub->thread, NULL, fx_hub_thread, hub), 0);
+}
+
+/** The hub after `old`, which hands over. */
+static inline void ev_hub_next(fx_hub_t *next, const fx_hub_t *old, int threads, const char *dir)
+{
+    memset(next, 0, sizeof *next);
+    next->fds = old->fds;
+    next->door = dup(old->door);
+    fx_hub_make(next, threads, old->config.max_lag, NULL, 0, dup(old->config.door));
+    next->config.history = dir;
+    next->config.predecessor = fx_heir(old);
+    assert_int_equal(pthread_create(&next->thread, NULL, fx_hub_thread, next), 0);
+}
+
+/** What a client of a raw stream has read; any thread. */
+typedef struct ev_client {
+    int fd;
+    size_t n;
+    char id[ES_EVENT_ID_SIZE]; /* of the last event */
+    char buf[8192];
+} ev_client_t;
+
+/** The next line of the stream, up to its '\n', as text. False: it has ended. */
+static inline bool ev_line(ev_client_t *c, char *to, size_t size)
+{
+    char *end = memchr(c->buf, '\n', c->n);
+
+    while (!end) {
+        ssize_t k = c->n < sizeof c->buf && fx_readable(c->fd)
+                        ? read(c->fd, c->buf + c->n, sizeof c->buf - c->n)
+                        : 0;
+
+        if (k <= 0) {
+            return false;
+        }
+        c->n += (size_t)k;
+        end = memchr(c->buf, '\n', c->n);
+    }
+    snprintf(to, size, "%.*s", (int)(end - c->buf), c->buf);
+    c->n -= (size_t)(end + 1 - c->buf);
+    memmove(c->buf, end + 1, c->n);
+    return true;
+}
+
+/** The data (of one line) of the next event, and its id. False: the stream has ended. */
+static inline bool ev_next(ev_client_t *c, char *data, size_t size)
+{
+    char line[4096];
+
+    data[0] = '\0';
+    while (ev_line(c, line, sizeof line)) {
+        if (line[0] == '\0') {
+            return true;
+        }
+        if (strncmp(line, "id: ", 4) == 0) {
+            snprintf(c->id, sizeof c->id, "%.27s", line + 4);
+        }
+        if (strncmp(line, "data: ", 6) == 0) {
+            snprintf(data, size, "%s", line + 6);
+        }
+    }
+    return false;
+}
+
+/** The next events have this data: words, separated by blanks. */
+static inline void ev_check(ev_client_t *c, const char *words, const char *file, int line)
+{
+    char data[4096], got[4096] = "";
+    size_t n = 0;
+
+    while (n < strlen(words) && ev_next(c, data, sizeof data)) {
+        n += (size_t)snprintf(got + n, sizeof got - n, "%s%s", n > 0 ? " " : "", data);
+    }
+    if (strcmp(got, words) != 0) {
+        print_error("%s:%d: got \"%s\", want \"%s\"\n", file, line, got, words);
+        _fail(file, line);
+    }
+}
+#define assert_events(c, words) ev_check((c), (words), __FILE__, __LINE__)
+
+/** Publishes each word as an event; `ids` gets their ids. */
+static inline void ev_publish_words(int link, const char *channel, const char *words,
+                                    char ids[][ES_EVENT_ID_SIZE])
+{
+    char copy[256], *rest = copy, *word;
+
+    snprintf(copy, sizeof copy, "%s", words);
+    for (word = strtok_r(copy, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) {
+        ev_publish(link, channel, word, "", ids ? *ids++ : NULL);
+    }
 }
 
 #endif
