@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The history as the hub uses it: the store and the thread that writes it (history.c).
+ * The history as the hub uses it: the store and the thread that writes it (history.c,
+ * history_write.c).
  *
  * Numbers are the intake's: es_history_number gives them out, rising, for messages (es_history_put)
  * and for orders to clear a channel (es_history_clear). The writer works them off in that order. A
