@@ -26,10 +26,12 @@
  *   PUBLISH  {"items": [...]}       ──▶    ◀── ANSWER once every item is in the hub, with a history
  *                                              on disk: {"ids": [ID or null, ...],
  *                                              "receivers": [N, ...]}
- *   INFO     {"channel": NAME}      ──▶    ◀── ANSWER {"receivers": N, "id": ID or null, "stored":
- * N, "oldest": ID or null} CLEAR    {"channel": NAME}      ──▶    ◀── ANSWER once its history is
- * gone; ES_ENOENT: none STATS    "json", "prometheus"   ──▶    ◀── ANSWER with the counters in that
- * form PACKET   a ZeroMQ message       ──▶    ◀── ANSWER; from a hub that gave its streams away and
+ *                                              ES_EFULL: delivered, but not kept
+ *   INFO     {"channel": NAME}      ──▶    ◀── ANSWER {"receivers": N, "id": ID or null,
+ *                                              "stored": N, "oldest": ID or null}
+ *   CLEAR    {"channel": NAME}      ──▶    ◀── ANSWER once its history is gone; ES_ENOENT: none
+ *   STATS    "json", "prometheus"   ──▶    ◀── ANSWER with the counters in that form
+ *   PACKET   a ZeroMQ message       ──▶    ◀── ANSWER; from a hub that gave its streams away and
  *                                              still has publishers on its ZeroMQ sockets
  *
  * A restart hands everything from the hub to the next one, over a stream pair that the next hub
@@ -42,12 +44,14 @@
  *                                          gets an ANSWER that says so, and ends
  *
  *   hub                                    next hub
- *   FRAME    {"order": n} NUL item  ──▶    for each message that a stream still has to get
+ *   FRAME    {"order": n} NUL item  ──▶    for each message that a stream still has to get; with
+ *                                          "instance" when event streams get it: of its id
  *   HELD     hold message NUL bytes ──▶    for each stream; with its descriptor, or reserved only
  *   LINK     descriptor             ──▶    each link with what was read of its next message;
  *                                          `number` 1: the stream before it is reserved on it
  *   LOOSE    descriptor             ──▶    one that came on the link before, not yet claimed
- *   DONE     {"order": n, ...}      ──▶    that was all
+ *   DONE     {"order": n, "instance": n} NUL counters
+ *                                   ──▶    that was all; the history is closed
  *                   ◀── ANSWER             from now on the next hub serves; the pair is a link.
  *                                          Another code than ES_OK, at any time: it serves what it
  *                                          has by then, the rest ends with the hub before

@@ -25,7 +25,8 @@
 
 enum {
     TRIES = 100, /* to open the history while another hub has it */
-    TRY_MS = 100
+    TRY_MS = 100,
+    HANDED_MS = 100 /* of looking for damage, while the streams of a hub before wait for us */
 };
 
 es_err_t es_events_init(es_intake_t *intake)
@@ -80,6 +81,7 @@ void es_events_open(es_intake_t *intake)
                                                     .max_bytes = c->history_bytes,
                                                     .max_age_ms = c->history_age_ms,
                                                     .max_count = c->history_count,
+                                                    .check_ms = intake->order > 0 ? HANDED_MS : 0,
                                                     .log = c->log,
                                                     .wall_ms = c->wall_ms ? c->wall_ms : c->now_ms,
                                                     .clock_ctx = c->clock_ctx },
@@ -119,7 +121,9 @@ void es_events_close(es_intake_t *intake)
         return;
     }
     es_history_finish(intake->history);
+    intake->history_closing = true;
     es_events_settled(intake);
+    intake->history_closing = false;
     es_history_close(intake->history);
     intake->history = NULL;
     for (i = 0; i < intake->loop_count; i++) {

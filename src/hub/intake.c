@@ -125,7 +125,7 @@ static void on_history(es_intake_t *intake)
     uint64_t count;
 
     if (read(intake->history_source.fd, &count, sizeof count) > 0) {
-        es_events_settled(intake);
+        intake->history_news = true; /* after the events: an answer that fails closes its link */
     }
 }
 
@@ -186,6 +186,10 @@ void es_intake_run(es_intake_t *intake)
         }
         if (intake->done) {
             break;
+        }
+        if (intake->history_news) {
+            intake->history_news = false;
+            es_events_settled(intake);
         }
         if (intake->pull_retry_ms > 0) {
             es_pull_retry(intake, es_now(intake->config));

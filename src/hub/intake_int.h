@@ -124,6 +124,8 @@ typedef struct es_intake {
     es_history_t *history;      /* NULL: off */
     es_detail_t history_broken; /* why there is none though there should be; "": nothing is wrong */
     es_source_t history_source; /* readable when the history has settled something */
+    bool history_news;          /* it was */
+    bool history_closing;       /* what waits is answered, and nothing more is served */
     uint64_t started_ms;
     uint64_t published, refused, reserved;
     es_carried_t carried;

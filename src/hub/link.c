@@ -369,7 +369,7 @@ void es_link_settled(es_intake_t *intake, es_link_t *link)
         err = ES_ENOMEM;
     }
     if (err == ES_OK) {
-        err = serve_all(intake, link, &detail);
+        err = intake->history_closing ? ES_EAGAIN : serve_all(intake, link, &detail);
     }
     if (err != ES_EAGAIN) {
         fail(intake, link, err, false, &detail);

@@ -15,7 +15,8 @@ static json_t *from_to_json(const es_position_t *from)
 {
     switch (from->from) {
     case ES_FROM_ID:
-        return json_pack("{s:s}", "id", from->id);
+        /* It may be any bytes; no id of ours is damaged by this one, which is none either. */
+        return json_pack("{s:s}", "id", es_text_is_utf8(es_str(from->id)) ? from->id : "");
     case ES_FROM_EARLIEST:
         return json_pack("{s:b}", "earliest", 1);
     case ES_FROM_TIME:

@@ -39,7 +39,6 @@ static void streams_begin_where_they_ask(void **state)
 {
     sx_t *x = sx_make();
     char id[4][ES_EVENT_ID_SIZE], future[ES_EVENT_ID_SIZE];
-    uint64_t instance = 0;
     fx_hub_t hub;
     int link;
 
@@ -61,7 +60,6 @@ static void streams_begin_where_they_ask(void **state)
     assert_from(link, from_id("nonsense"), true, "end");
     es_event_id_encode(1, 1, future);
     assert_from(link, from_id(future), true, "end");
-    (void)instance;
     close(link);
     fx_hub_stop(&hub, 0);
     sx_free(x);
@@ -138,7 +136,7 @@ static void read_all(ev_client_t *c, int next[CHANNELS], int stop_after)
         const bool there = ev_next(c, data, sizeof data);
 
         assert_true(there);
-        assert_int_equal(atoi(data + 2), next[data[0] - 'a']);
+        assert_int_equal(strtol(data + 2, NULL, 10), next[data[0] - 'a']);
         next[data[0] - 'a']++;
         n++;
     }
@@ -240,7 +238,7 @@ static void a_slow_reader_is_not_cut(void **state)
     }
     for (i = 0; i < 2 * N; i++) {
         assert_true(ev_next(&c, data, sizeof data));
-        assert_int_equal(atoi(data), i);
+        assert_int_equal(strtol(data, NULL, 10), i);
     }
     ev_publish(link, "a", "live", "", NULL);
     assert_events(&c, "live");
@@ -248,6 +246,78 @@ static void a_slow_reader_is_not_cut(void **state)
     close(c.fd);
     close(link);
     fx_hub_stop(&b, FX_NOT_COUNTED);
+    sx_free(x);
+}
+
+/* Configurations that differ: streams go on, and an id of a time that the history does not have is
+ * told from one that it has. */
+static void a_history_that_comes_and_goes(void **state)
+{
+    sx_t *x = sx_make();
+    char id[3][ES_EVENT_ID_SIZE];
+    ev_client_t c = { 0 };
+    ev_reserved_t told;
+    fx_hub_t a, b, d;
+    int link;
+
+    (void)state;
+    fx_hub_start(&a, 1, LAG, NULL, 0);
+    link = fx_link(&a);
+    c.fd = ev_subscribe(link, "a", "", NULL);
+    ev_publish_words(link, "a", "1 2", id);
+    ev_hub_next(&b, &a, 2, x->dir);
+    fx_hub_join(&a, FX_NOT_COUNTED);
+    ev_publish_words(link, "a", "3 4", &id[1]);
+    close(ev_subscribe(link, "a", from_id(id[0]), &told));
+    assert_true(told.reset);
+    close(ev_subscribe(link, "a", from_id(id[1]), &told));
+    assert_false(told.reset);
+    ev_hub_next(&d, &b, 1, NULL);
+    fx_hub_join(&b, FX_NOT_COUNTED);
+    ev_publish(link, "a", "5", "", NULL);
+    assert_events(&c, "1 2 3 4 5");
+    close(ev_subscribe(link, "a", from_id(id[1]), &told));
+    assert_true(told.reset);
+    close(ev_subscribe(link, "a", from_id(c.id), &told));
+    assert_false(told.reset);
+    close(c.fd);
+    close(link);
+    fx_hub_stop(&d, FX_NOT_COUNTED);
+    sx_free(x);
+}
+
+/* Requests that wait in one link: each is answered, in its turn. */
+static void requests_wait_for_one_another(void **state)
+{
+    enum { N = 20 };
+    static const char body[] =
+        "{\"items\": [{\"channel\": \"a\", \"formats\": {\"http-stream\": {\"content\": \"x\"}}}]}";
+    sx_t *x = sx_make();
+    fx_hub_t hub;
+    int link, gone, i;
+
+    (void)state;
+    ev_hub_start(&hub, 1, LAG, x->dir);
+    link = fx_link(&hub);
+    gone = fx_link(&hub);
+    for (i = 1; i <= N; i++) {
+        assert_int_equal(es_wire_send(link, ES_WIRE_PUBLISH, (uint32_t)i, S(body), -1, FX_PATIENCE),
+                         ES_OK);
+        assert_int_equal(es_wire_send(gone, ES_WIRE_PUBLISH, (uint32_t)i, S(body), -1, FX_PATIENCE),
+                         ES_OK);
+    }
+    close(gone);
+    for (i = 1; i <= N; i++) {
+        es_err_t code = ES_EIO;
+        char *text = NULL;
+        size_t len;
+
+        assert_int_equal(es_wire_answer(link, (uint32_t)i, FX_PATIENCE, &code, &text, &len), ES_OK);
+        assert_int_equal(code, ES_OK);
+        free(text);
+    }
+    close(link);
+    fx_hub_stop(&hub, 0);
     sx_free(x);
 }
 
@@ -344,6 +414,8 @@ int main(void)
         cmocka_unit_test(slow_streams_read_the_history),
         cmocka_unit_test(replay_goes_on_in_the_next_hub),
         cmocka_unit_test(a_slow_reader_is_not_cut),
+        cmocka_unit_test(a_history_that_comes_and_goes),
+        cmocka_unit_test(requests_wait_for_one_another),
         cmocka_unit_test(a_full_disk_stops_nobody),
         cmocka_unit_test(a_history_that_cannot_be_opened),
     };
