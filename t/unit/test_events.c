@@ -153,7 +153,7 @@ static void ids_live_through_a_hand_over(void **state)
     ev_publish(link, "a", content, "", id[N]);
     for (i = 0; i <= N; i++) {
         number_text(content, "a", i);
-        snprintf(want, sizeof want, "id: %s\ndata: %.1001s\n", id[i], content);
+        snprintf(want, sizeof want, "id: %.27s\ndata: %.1001s\n", id[i], content);
         fx_check_next(client, es_str(want), __FILE__, __LINE__);
     }
     snprintf(from, sizeof from, ", \"from\": {\"id\": \"%s\"}", id[N]);
