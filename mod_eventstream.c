@@ -27,6 +27,7 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_monitor(es_supervise_monitor, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_handler(es_grip_handler, NULL, inside, APR_HOOK_REALLY_FIRST);
+    ap_hook_handler(es_native_handler, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_handler(es_publish_handler, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_handler(es_status_handler, NULL, NULL, APR_HOOK_MIDDLE);
     es_grip_filter_handle =
