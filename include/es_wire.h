@@ -210,6 +210,8 @@ es_err_t es_channel_encode(const char *name, char **ret, size_t *ret_len);
 es_err_t es_publish_encode(const char *const *names, size_t n, const char *id, es_str_t content,
                            char **ret, size_t *ret_len);
 
+bool es_text_is_json(es_str_t text); /* any value */
+
 /** The text of the answer to RESERVE of a stream with `events`: {"id": ID, "reset": true|false}.
  * `*ret_id` is NULL when there is none. ES_EINVAL, ES_ENOMEM. */
 es_err_t es_reserved_decode(es_str_t json, char **ret_id, bool *ret_reset, es_detail_t *detail);

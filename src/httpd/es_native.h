@@ -5,6 +5,7 @@
  * - native.c is the handler: what a method does, the head and the begin of a stream.
  * - native_request.c reads the request: channels, position, what is accepted.
  * - native_access.c says who may: tokens, and which of the channels.
+ * - native_publish.c has what POST, DELETE and a GET for JSON do.
  * - native_cors.c lets pages of other sites read the answers.
  * - native_config.c has the directives.
  *
@@ -38,6 +39,7 @@ typedef struct es_native_conf {
     const char *headers;          /* EventStreamAllowHeaders, separated by commas */
     const char *subscribe_iss;    /* EventStreamSubscribeKey; NULL: any */
     const es_key_t *subscribe_key;
+    int publish; /* EventStreamPublish */
 } es_native_conf_t;
 
 /* native_config.c */
@@ -67,14 +69,26 @@ const char *es_native_position(request_rec *r, es_position_t *ret, int *status);
 
 /* native_access.c */
 const char *es_native_subscriber(request_rec *r, es_native_t *n, int *status);
+const char *es_native_publisher(request_rec *r, es_native_t *n, int *status);
 /* Which of the channels the client may have; fills `refused`. */
 void es_native_sift(request_rec *r, es_native_t *n, es_token_use_t use);
 
 /* native_cors.c: headers of every answer. `methods`: what the location serves. */
 void es_native_cors(request_rec *r, const es_native_conf_t *conf, const char *methods);
 
+/* May a page of the origin that the request names, if any, change something here? A browser sends a
+ * visitor's cookies and passwords along with what any page makes it post. */
+bool es_native_own_page(request_rec *r, const es_native_conf_t *conf);
+
+/* native_publish.c */
+int es_native_publish(request_rec *r, es_native_t *n);
+int es_native_clear(request_rec *r, es_native_t *n);
+int es_native_info(request_rec *r, es_native_t *n);
+
 /* native.c */
 int es_native_handler(request_rec *r);
+int es_native_refuse(request_rec *r, int status, const char *sentence);
+int es_native_refuse_channels(request_rec *r, const es_native_t *n);
 int es_native_answer(request_rec *r, int status, const char *type, const char *text);
 
 #endif

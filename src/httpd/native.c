@@ -5,6 +5,8 @@
  *   GET      reads the request, asks who may, reserves a stream in the hub, writes the head and
  *            what each stream begins with, and gives the connection to the hub (hold.c)
  *   HEAD     the same without a stream
+ *   GET      with Accept: application/json: what the hub knows of the channels
+ *   POST, DELETE  with EventStreamPublish: an event to the channels, their history is cleared
  *   OPTIONS  what is there; for browsers, before a request of another site's page (CORS)
  *
  * The begin of a stream is django-eventstream's, so that its JavaScript clients work: 2 KB of
@@ -31,7 +33,7 @@ int es_native_answer(request_rec *r, int status, const char *type, const char *t
 }
 
 /* A sentence may repeat what the client sent, and so hold bytes that are no text. */
-static int refuse(request_rec *r, int status, const char *sentence)
+int es_native_refuse(request_rec *r, int status, const char *sentence)
 {
     char *text = apr_pstrcat(r->pool, sentence, "\n", NULL);
     char *p;
@@ -63,7 +65,7 @@ static es_buf_t *request_buf(request_rec *r)
 
 /* EventSource cannot read the body of a refusal. So it gets django-eventstream's stream-error; when
  * it comes back, its Last-Event-ID is "error", and the 400 that follows ends it for good. */
-static int refuse_channels(request_rec *r, const es_native_t *n)
+int es_native_refuse_channels(request_rec *r, const es_native_t *n)
 {
     const char *accept = apr_table_get(r->headers_in, "Accept");
     const char *sentence = "Permission denied to channels: ";
@@ -77,7 +79,7 @@ static int refuse_channels(request_rec *r, const es_native_t *n)
     for (i = 0; i < n->refused_count; i++) {
         sentence = apr_pstrcat(r->pool, sentence, i > 0 ? ", " : "", n->refused[i], NULL);
     }
-    return refuse(r, HTTP_FORBIDDEN, sentence);
+    return es_native_refuse(r, HTTP_FORBIDDEN, sentence);
 }
 
 /* ---- a stream ---- */
@@ -195,15 +197,15 @@ static int open_stream(request_rec *r, const es_native_t *n, const es_position_t
         return OK;
     }
     if (make_instruct(r, n, &in, &detail) != ES_OK) {
-        return refuse(r, HTTP_SERVICE_UNAVAILABLE, "Out of memory.");
+        return es_native_refuse(r, HTTP_SERVICE_UNAVAILABLE, "Out of memory.");
     }
     status = es_hold_reserve(r, in, &native, &hold);
     if (status != OK) {
-        return refuse(r, status, "The stream cannot be held now. Try again later.");
+        return es_native_refuse(r, status, "The stream cannot be held now. Try again later.");
     }
     if (make_begin(r, n, native.answer, begin) != ES_OK) {
         es_hold_release(hold);
-        return refuse(r, HTTP_SERVICE_UNAVAILABLE, "Out of memory.");
+        return es_native_refuse(r, HTTP_SERVICE_UNAVAILABLE, "Out of memory.");
     }
     stream_head(r);
     return write_begin(r, begin, hold);
@@ -211,13 +213,16 @@ static int open_stream(request_rec *r, const es_native_t *n, const es_position_t
 
 static int subscribe(request_rec *r)
 {
+    const es_wanted_t wanted = es_native_accepted(r);
     es_native_t *n = es_native_begin(r);
     es_position_t from = { .from = ES_FROM_NOW };
     int status = HTTP_BAD_REQUEST;
     const char *wrong;
 
-    if (es_native_accepted(r) != ES_WANTED_STREAM) {
-        return refuse(r, HTTP_NOT_ACCEPTABLE, "Not Acceptable. There is text/event-stream here.");
+    if (wanted == ES_WANTED_NOTHING) {
+        return es_native_refuse(r, HTTP_NOT_ACCEPTABLE,
+                                "Not Acceptable. There are text/event-stream and "
+                                "application/json here.");
     }
     wrong = es_native_subscriber(r, n, &status);
     if (!wrong) {
@@ -227,20 +232,42 @@ static int subscribe(request_rec *r)
         wrong = es_native_position(r, &from, &status);
     }
     if (wrong) {
-        return refuse(r, status, wrong);
+        return es_native_refuse(r, status, wrong);
     }
     es_native_sift(r, n, ES_USE_SUBSCRIBE);
     if (n->refused_count > 0) {
-        return refuse_channels(r, n);
+        return es_native_refuse_channels(r, n);
     }
-    return open_stream(r, n, &from);
+    return wanted == ES_WANTED_INFO ? es_native_info(r, n) : open_stream(r, n, &from);
 }
 
 /* ---- methods ---- */
 
+/* POST and DELETE. */
+static int change(request_rec *r)
+{
+    es_native_t *n = es_native_begin(r);
+    int status = HTTP_BAD_REQUEST;
+    const char *wrong = es_native_publisher(r, n, &status);
+
+    if (!wrong) {
+        wrong = es_native_channels(r, n, &status);
+    }
+    if (!wrong) {
+        es_native_sift(r, n, ES_USE_PUBLISH);
+        if (n->refused_count == 0) {
+            return r->method_number == M_POST ? es_native_publish(r, n) : es_native_clear(r, n);
+        }
+    }
+    r->connection->keepalive = AP_CONN_CLOSE; /* there may be a body that nobody reads */
+    return wrong ? es_native_refuse(r, status, wrong) : es_native_refuse_channels(r, n);
+}
+
 int es_native_handler(request_rec *r)
 {
-    static const char methods[] = "GET, HEAD, OPTIONS";
+    const es_native_conf_t *conf = &es_dir_conf(r)->native;
+    const bool publish = conf->publish == 1;
+    const char *methods = publish ? "GET, HEAD, OPTIONS, POST, DELETE" : "GET, HEAD, OPTIONS";
     int rc;
 
     if (!r->handler || strcmp(r->handler, "eventstream") != 0) {
@@ -251,21 +278,22 @@ int es_native_handler(request_rec *r)
                       ESLOGNO(0104) "a subrequest cannot be held; what asked for it?");
         return HTTP_INTERNAL_SERVER_ERROR;
     }
-    es_native_cors(r, &es_dir_conf(r)->native, methods);
+    es_native_cors(r, conf, methods);
+    if (publish && (r->method_number == M_POST || r->method_number == M_DELETE)) {
+        return change(r);
+    }
     rc = ap_discard_request_body(r); /* none of it may stay in front of the hub */
     if (rc != OK) {
         return rc;
     }
-    switch (r->method_number) {
-    case M_GET:
+    if (r->method_number == M_GET) {
         return subscribe(r);
-    case M_OPTIONS:
-        apr_table_setn(r->headers_out, "Allow", methods);
+    }
+    apr_table_setn(r->headers_out, "Allow", methods);
+    if (r->method_number == M_OPTIONS) {
         r->status = HTTP_NO_CONTENT;
         return OK;
-    default:
-        apr_table_setn(r->headers_out, "Allow", methods);
-        return refuse(r, HTTP_METHOD_NOT_ALLOWED,
-                      apr_psprintf(r->pool, "Method not allowed: %s.", r->method));
     }
+    return es_native_refuse(r, HTTP_METHOD_NOT_ALLOWED,
+                            apr_psprintf(r->pool, "Method not allowed: %s.", r->method));
 }

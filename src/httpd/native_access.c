@@ -58,6 +58,39 @@ const char *es_native_subscriber(request_rec *r, es_native_t *n, int *status)
     return apr_pstrcat(r->pool, "Not authorized: ", detail.text, ".", NULL);
 }
 
+/* A publisher's token comes as a bearer token only: what a browser sends by itself, a cookie, must
+ * not be enough. The secret itself will do, as for `SetHandler eventstream-publish`. */
+const char *es_native_publisher(request_rec *r, es_native_t *n, int *status)
+{
+    const es_dir_conf_t *conf = es_dir_conf(r);
+    const es_token_rules_t rules = { .iss = conf->publish_iss };
+    const char *header = apr_table_get(r->headers_in, "Authorization");
+    es_detail_t detail;
+    es_str_t token;
+
+    if (!es_native_own_page(r, n->conf)) {
+        *status = HTTP_FORBIDDEN;
+        return "Pages of other sites may not publish here.";
+    }
+    if (!conf->publish_key) {
+        return NULL;
+    }
+    *status = HTTP_UNAUTHORIZED;
+    apr_table_setn(r->err_headers_out, "WWW-Authenticate", "Bearer realm=\"publish\"");
+    if (!header || es_token_from_authorization(es_str(header), &token) != ES_OK) {
+        return "Not authorized: a bearer token is needed.";
+    }
+    if (!es_key_equals(conf->publish_key, token) &&
+        es_token_read(conf->publish_key, &rules, token, (int64_t)apr_time_sec(apr_time_now()),
+                      &n->token, &detail) != ES_OK) {
+        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, ESLOGNO(0105) "a publisher is refused: %s",
+                      detail.text);
+        return apr_pstrcat(r->pool, "Not authorized: ", detail.text, ".", NULL);
+    }
+    apr_table_unset(r->err_headers_out, "WWW-Authenticate");
+    return NULL;
+}
+
 void es_native_sift(request_rec *r, es_native_t *n, es_token_use_t use)
 {
     size_t i;

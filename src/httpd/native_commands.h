@@ -17,6 +17,7 @@ const char *es_set_retry(cmd_parms *cmd, void *conf, const char *arg);
 const char *es_set_allow_origin(cmd_parms *cmd, void *conf, const char *arg);
 const char *es_set_allow_credentials(cmd_parms *cmd, void *conf, int on);
 const char *es_set_allow_headers(cmd_parms *cmd, void *conf, const char *arg);
+const char *es_set_publish(cmd_parms *cmd, void *conf, int on);
 const char *es_set_subscribe_key(cmd_parms *cmd, void *conf, const char *a, const char *b);
 
 /* clang-format off */
@@ -47,6 +48,8 @@ const char *es_set_subscribe_key(cmd_parms *cmd, void *conf, const char *a, cons
     AP_INIT_ITERATE("EventStreamAllowHeaders", es_set_allow_headers, NULL,                         \
                     ACCESS_CONF | RSRC_CONF,                                                       \
                     "request headers that these pages may send (default: none)"),                  \
+    AP_INIT_FLAG("EventStreamPublish", es_set_publish, NULL, ACCESS_CONF | RSRC_CONF,              \
+                 "On: POST publishes and DELETE clears here (default: Off)"),                      \
     AP_INIT_TAKE12("EventStreamSubscribeKey", es_set_subscribe_key, NULL,                          \
                    ACCESS_CONF | RSRC_CONF,                                                        \
                    "[issuer and] key of the tokens that subscribers must show: a secret (raw, "    \

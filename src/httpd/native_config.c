@@ -17,6 +17,7 @@ void es_native_conf_create(es_native_conf_t *conf)
     conf->keep_alive = ES_UNSET;
     conf->retry = ES_UNSET;
     conf->credentials = ES_UNSET;
+    conf->publish = ES_UNSET;
 }
 
 void es_native_conf_merge(const es_native_conf_t *base, const es_native_conf_t *add,
@@ -31,6 +32,7 @@ void es_native_conf_merge(const es_native_conf_t *base, const es_native_conf_t *
     ret->origins = add->origins ? add->origins : base->origins;
     ret->credentials = add->credentials != ES_UNSET ? add->credentials : base->credentials;
     ret->headers = add->headers ? add->headers : base->headers;
+    ret->publish = add->publish != ES_UNSET ? add->publish : base->publish;
     ret->subscribe_key = add->subscribe_key ? add->subscribe_key : base->subscribe_key;
     ret->subscribe_iss = add->subscribe_key ? add->subscribe_iss : base->subscribe_iss;
 }
@@ -237,7 +239,14 @@ const char *es_set_allow_headers(cmd_parms *cmd, void *conf, const char *arg)
     return NULL;
 }
 
-/* ---- keys ---- */
+/* ---- who may ---- */
+
+const char *es_set_publish(cmd_parms *cmd, void *conf, int on)
+{
+    (void)cmd;
+    native(conf)->publish = on;
+    return NULL;
+}
 
 const char *es_set_subscribe_key(cmd_parms *cmd, void *conf, const char *a, const char *b)
 {

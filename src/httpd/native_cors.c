@@ -37,3 +37,14 @@ void es_native_cors(request_rec *r, const es_native_conf_t *conf, const char *me
         }
     }
 }
+
+bool es_native_own_page(request_rec *r, const es_native_conf_t *conf)
+{
+    const char *origin = apr_table_get(r->headers_in, "Origin");
+    const char *host = apr_table_get(r->headers_in, "Host");
+    const char *site = origin ? strstr(origin, "://") : NULL;
+
+    /* The scheme does not count: TLS may end at a proxy before this server. */
+    return !origin || (site && host && ap_cstr_casecmp(site + 3, host) == 0) ||
+           (conf->origins && es_patterns_match(conf->origins, es_str(origin)));
+}

@@ -84,6 +84,16 @@ es_err_t es_publish_encode(const char *const *names, size_t n, const char *id, e
     return err;
 }
 
+bool es_text_is_json(es_str_t text)
+{
+    json_t *root =
+        text.n > 0 ? json_loadb(text.p, text.n, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL) : NULL;
+    const bool is = root != NULL;
+
+    json_decref(root);
+    return is;
+}
+
 /* A text from the hub as an object. */
 static es_err_t load(es_str_t json, json_t **ret, es_detail_t *detail)
 {

@@ -111,12 +111,41 @@ static void infos_are_put_together(void **state)
     assert_int_equal(es_info_to_json(asked, bad, 2, &text, &detail), ES_EINVAL);
 }
 
+static void json_is_any_value(void **state)
+{
+    (void)state;
+    assert_true(es_text_is_json(S("{\"a\": 1}")));
+    assert_true(es_text_is_json(S(" 7\n")));
+    assert_true(es_text_is_json(S("\"\"")));
+    assert_false(es_text_is_json(S("")));
+    assert_false(es_text_is_json(S("hello")));
+    assert_false(es_text_is_json(S("{} {}")));
+}
+
+static void one_parameter_is_found(void **state)
+{
+    char *text = NULL;
+    size_t len = 0;
+
+    (void)state;
+    assert_int_equal(es_query_param(S("a=1&data=x+%26%C3%A4&data=2"), "data", &text, &len), ES_OK);
+    assert_string_equal(text, "x &\xc3\xa4");
+    assert_int_equal(len, strlen(text));
+    free(text);
+    assert_int_equal(es_query_param(S("b&data=&c"), "data", &text, &len), ES_OK);
+    assert_string_equal(text, "");
+    free(text);
+    assert_int_equal(es_query_param(S("data%3D=1&x"), "data", &text, &len), ES_ENOENT);
+    assert_int_equal(es_query_param(S("data=%4"), "data", &text, &len), ES_EINVAL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(channels_are_json),     cmocka_unit_test(a_publish_is_understood),
         cmocka_unit_test(a_publish_has_a_limit), cmocka_unit_test(a_reservation_is_read),
         cmocka_unit_test(a_publish_is_reported), cmocka_unit_test(infos_are_put_together),
+        cmocka_unit_test(json_is_any_value),     cmocka_unit_test(one_parameter_is_found),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
