@@ -5,6 +5,7 @@
  * - native.c is the handler: what a method does, the head and the begin of a stream.
  * - native_request.c reads the request: channels, position, what is accepted.
  * - native_access.c says who may: tokens, and which of the channels.
+ * - native_authorize.c asks the application who may.
  * - native_publish.c has what POST, DELETE and a GET for JSON do.
  * - native_cors.c lets pages of other sites read the answers.
  * - native_config.c has the directives.
@@ -39,7 +40,8 @@ typedef struct es_native_conf {
     const char *headers;          /* EventStreamAllowHeaders, separated by commas */
     const char *subscribe_iss;    /* EventStreamSubscribeKey; NULL: any */
     const es_key_t *subscribe_key;
-    int publish; /* EventStreamPublish */
+    int publish;           /* EventStreamPublish */
+    const char *authorize; /* EventStreamAuthorize, a path; "": none */
 } es_native_conf_t;
 
 /* native_config.c */
@@ -72,6 +74,13 @@ const char *es_native_subscriber(request_rec *r, es_native_t *n, int *status);
 const char *es_native_publisher(request_rec *r, es_native_t *n, int *status);
 /* Which of the channels the client may have; fills `refused`. */
 void es_native_sift(request_rec *r, es_native_t *n, es_token_use_t use);
+
+/* native_authorize.c */
+void es_native_authorize_child_init(apr_pool_t *pchild, server_rec *s);
+/* Asks the application (or the cache); adds to `refused`. */
+const char *es_native_authorize(request_rec *r, es_native_t *n, int *status);
+extern ap_filter_rec_t *es_native_collect_handle;
+apr_status_t es_native_collect(ap_filter_t *f, apr_bucket_brigade *bb);
 
 /* native_cors.c: headers of every answer. `methods`: what the location serves. */
 void es_native_cors(request_rec *r, const es_native_conf_t *conf, const char *methods);

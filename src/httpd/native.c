@@ -235,6 +235,12 @@ static int subscribe(request_rec *r)
         return es_native_refuse(r, status, wrong);
     }
     es_native_sift(r, n, ES_USE_SUBSCRIBE);
+    if (n->refused_count == 0) {
+        wrong = es_native_authorize(r, n, &status);
+        if (wrong) {
+            return es_native_refuse(r, status, wrong);
+        }
+    }
     if (n->refused_count > 0) {
         return es_native_refuse_channels(r, n);
     }

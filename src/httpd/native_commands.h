@@ -17,6 +17,7 @@ const char *es_set_retry(cmd_parms *cmd, void *conf, const char *arg);
 const char *es_set_allow_origin(cmd_parms *cmd, void *conf, const char *arg);
 const char *es_set_allow_credentials(cmd_parms *cmd, void *conf, int on);
 const char *es_set_allow_headers(cmd_parms *cmd, void *conf, const char *arg);
+const char *es_set_authorize(cmd_parms *cmd, void *conf, const char *arg);
 const char *es_set_publish(cmd_parms *cmd, void *conf, int on);
 const char *es_set_subscribe_key(cmd_parms *cmd, void *conf, const char *a, const char *b);
 
@@ -48,6 +49,9 @@ const char *es_set_subscribe_key(cmd_parms *cmd, void *conf, const char *a, cons
     AP_INIT_ITERATE("EventStreamAllowHeaders", es_set_allow_headers, NULL,                         \
                     ACCESS_CONF | RSRC_CONF,                                                       \
                     "request headers that these pages may send (default: none)"),                  \
+    AP_INIT_TAKE1("EventStreamAuthorize", es_set_authorize, NULL, ACCESS_CONF | RSRC_CONF,         \
+                  "path of the application that is asked who may subscribe; None: nobody is "      \
+                  "asked (default: None)"),                                                        \
     AP_INIT_FLAG("EventStreamPublish", es_set_publish, NULL, ACCESS_CONF | RSRC_CONF,              \
                  "On: POST publishes and DELETE clears here (default: Off)"),                      \
     AP_INIT_TAKE12("EventStreamSubscribeKey", es_set_subscribe_key, NULL,                          \

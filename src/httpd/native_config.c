@@ -32,6 +32,7 @@ void es_native_conf_merge(const es_native_conf_t *base, const es_native_conf_t *
     ret->origins = add->origins ? add->origins : base->origins;
     ret->credentials = add->credentials != ES_UNSET ? add->credentials : base->credentials;
     ret->headers = add->headers ? add->headers : base->headers;
+    ret->authorize = add->authorize ? add->authorize : base->authorize;
     ret->publish = add->publish != ES_UNSET ? add->publish : base->publish;
     ret->subscribe_key = add->subscribe_key ? add->subscribe_key : base->subscribe_key;
     ret->subscribe_iss = add->subscribe_key ? add->subscribe_iss : base->subscribe_iss;
@@ -240,6 +241,21 @@ const char *es_set_allow_headers(cmd_parms *cmd, void *conf, const char *arg)
 }
 
 /* ---- who may ---- */
+
+const char *es_set_authorize(cmd_parms *cmd, void *conf, const char *arg)
+{
+    if (ap_cstr_casecmp(arg, "None") == 0) {
+        arg = "";
+    }
+    else if (arg[0] != '/' || arg[1] == '/' || strchr(arg, '#')) {
+        return apr_psprintf(cmd->pool,
+                            "%s: '%s' is not accepted; give a path of this server that starts with "
+                            "one /, or None",
+                            cmd->cmd->name, arg);
+    }
+    native(conf)->authorize = arg;
+    return NULL;
+}
 
 const char *es_set_publish(cmd_parms *cmd, void *conf, int on)
 {
