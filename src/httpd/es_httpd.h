@@ -52,6 +52,7 @@ typedef struct es_server_conf {
     apr_interval_time_t send_timeout; /* EventStreamSendTimeout */
     apr_interval_time_t drain;        /* EventStreamDrain */
     const char *stream_log;           /* EventStreamLog; NULL: none */
+    es_history_conf_t history;        /* EventStreamHistory */
 } es_server_conf_t;
 
 /* Settings of a location. */

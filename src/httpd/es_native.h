@@ -21,6 +21,14 @@
 #include "es_sse.h"
 #include "es_token.h"
 
+/* EventStreamHistory, of the server. */
+typedef struct es_history_conf {
+    const char *directory; /* NULL: off */
+    uint64_t bytes;        /* 0: the default */
+    uint64_t age_ms;       /* 0: no limit */
+    uint64_t count;        /* 0: no limit */
+} es_history_conf_t;
+
 /* One argument of EventStreamChannel. */
 typedef struct es_fixed_channel {
     const char *name;           /* or */

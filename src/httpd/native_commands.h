@@ -8,6 +8,7 @@
 
 #include "es_httpd.h"
 
+const char *es_set_history(cmd_parms *cmd, void *conf, int argc, char *const argv[]);
 const char *es_set_channel(cmd_parms *cmd, void *conf, const char *arg);
 const char *es_set_channel_param(cmd_parms *cmd, void *conf, const char *arg);
 const char *es_set_channel_prefix(cmd_parms *cmd, void *conf, const char *arg);
@@ -23,6 +24,9 @@ const char *es_set_subscribe_key(cmd_parms *cmd, void *conf, const char *a, cons
 
 /* clang-format off */
 #define ES_NATIVE_COMMANDS                                                                         \
+    AP_INIT_TAKE_ARGV("EventStreamHistory", es_set_history, NULL, RSRC_CONF,                       \
+                      "off, or a directory where messages are kept, and [size=BYTES] "             \
+                      "[age=TIME] [count=N] (default: off)"),                                      \
     AP_INIT_ITERATE("EventStreamChannel", es_set_channel, NULL, ACCESS_CONF | RSRC_CONF,           \
                     "channels of every stream here: names, or expr=EXPRESSION that gives one "     \
                     "(default: the URL names them)"),                                              \

@@ -343,3 +343,29 @@ def test_wrong_values(make_httpd, line, parts):
     assert status != 0
     for part in parts:
         assert part in text, text
+
+
+@pytest.mark.parametrize("line,part", [
+    ("EventStreamHistory", "give a directory, or off"),
+    ("EventStreamHistory off size=1M", "nothing may stand behind 'off'"),
+    ("EventStreamHistory history size=512K", "size= may be 1M to 16T"),
+    ("EventStreamHistory history size=99999999999999999999T", "'size=99999999999999999999T'"),
+    ("EventStreamHistory history age=soon", "age= may be 1s to 3650d"),
+    ("EventStreamHistory history count=0", "count= may be a whole number"),
+    ("EventStreamHistory history count=1K", "count= may be a whole number"),
+    ("EventStreamHistory history sizes=1M", "size=BYTES, age=TIME and count=N"),
+    ("<VirtualHost *:1>\nEventStreamHistory off\n</VirtualHost>", "cannot occur within"),
+])
+def test_wrong_histories(make_httpd, line, part):
+    status, text = make_httpd().add(line).config_test()
+    assert status != 0 and part in text, text
+
+
+@pytest.mark.parametrize("line", [
+    "EventStreamHistory off", "EventStreamHistory history",
+    "EventStreamHistory history size=1M age=1d count=1000",
+    "EventStreamHistory /var/empty/x COUNT=1 AGE=90MIN size=16T",
+])
+def test_good_histories(make_httpd, line):
+    status, text = make_httpd().add(line).config_test()
+    assert status == 0, text
