@@ -22,11 +22,15 @@
  *   (head and initial body are written to the client)
  *   HOLD     descriptor             ──▶    the reserved stream starts on it; no answer
  *   RELEASE                         ──▶    or: the reservation is given up; no answer
- *   PUBLISH  {"items": [...]}       ──▶    ◀── ANSWER once every item is in the hub
- *   INFO     {"channel": NAME}      ──▶    ◀── ANSWER {"receivers": N, "id": ID or null, "stored":
- * N, "oldest": ID or null} CLEAR    {"channel": NAME}      ──▶    ◀── ANSWER once its history is
- * gone; ES_ENOENT: none STATS    "json", "prometheus"   ──▶    ◀── ANSWER with the counters in that
- * form PACKET   a ZeroMQ message       ──▶    ◀── ANSWER; from a hub that gave its streams away and
+ *   PUBLISH  {"items": [...]}       ──▶    ◀── ANSWER once every item is in the hub, with a history
+ *                                              on disk: {"ids": [ID or null, ...],
+ *                                              "receivers": [N, ...]}
+ *                                              ES_EFULL: delivered, but not kept
+ *   INFO     {"channel": NAME}      ──▶    ◀── ANSWER {"receivers": N, "id": ID or null,
+ *                                              "stored": N, "oldest": ID or null}
+ *   CLEAR    {"channel": NAME}      ──▶    ◀── ANSWER once its history is gone; ES_ENOENT: none
+ *   STATS    "json", "prometheus"   ──▶    ◀── ANSWER with the counters in that form
+ *   PACKET   a ZeroMQ message       ──▶    ◀── ANSWER; from a hub that gave its streams away and
  *                                              still has publishers on its ZeroMQ sockets
  *
  * A restart hands everything from the hub to the next one, over a stream pair that the next hub

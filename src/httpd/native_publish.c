@@ -183,6 +183,10 @@ static int send_event(request_rec *r, const es_native_t *n, const event_t *ev)
         err = es_hublink_call(r, ES_WIRE_PUBLISH, (es_str_t) { json, len }, &text, NULL);
         free(json);
     }
+    if (err == ES_EFULL) { /* it was delivered: who sends it again would send it twice */
+        return es_native_refuse(r, HTTP_INSUFFICIENT_STORAGE,
+                                apr_pstrcat(r->pool, "Published, but not kept: ", text, ".", NULL));
+    }
     if (err != ES_OK) {
         return es_native_refuse(r, HTTP_SERVICE_UNAVAILABLE,
                                 apr_pstrcat(r->pool, "Not published: ",
