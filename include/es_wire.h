@@ -208,6 +208,32 @@ es_err_t es_hold_decode(es_str_t json, es_instruct_t **ret, es_delivery_t *ret_d
                         es_detail_t *detail);
 void es_delivery_clear(es_delivery_t *delivery);
 
+/* ---- what the native endpoint says and hears (native.c) --------------------------------------
+ * For the child's side. Texts that come back are owned by the caller. */
+
+/** The payload of INFO and CLEAR. ES_EINVAL: the name is not UTF-8; ES_ENOMEM. */
+es_err_t es_channel_encode(const char *name, char **ret, size_t *ret_len);
+
+/** The payload of PUBLISH: one item of the same http-stream content for each of the channels. `id`
+ * NULL: none. ES_EINVAL: not UTF-8; ES_ETOOBIG: over ES_MAX_PUBLISH_BODY; ES_ENOMEM. */
+es_err_t es_publish_encode(const char *const *names, size_t n, const char *id, es_str_t content,
+                           char **ret, size_t *ret_len);
+
+bool es_text_is_json(es_str_t text); /* any value */
+
+/** The text of the answer to RESERVE of a stream with `events`: {"id": ID, "reset": true|false}.
+ * `*ret_id` is NULL when there is none. ES_EINVAL, ES_ENOMEM. */
+es_err_t es_reserved_decode(es_str_t json, char **ret_id, bool *ret_reset, es_detail_t *detail);
+
+/** The text of the answer to PUBLISH, {"ids": [...], "receivers": [...]}, as what its sender is
+ * told: {"id": the last of the ids, "receivers": all of them together}. */
+es_err_t es_published_to_json(es_str_t json, char **ret, es_detail_t *detail);
+
+/** The texts of the answers to INFO, one for each of the channels, as {"channels": [...]} with each
+ * one's name among its members. */
+es_err_t es_info_to_json(const char *const *asked, const char *const *answers, size_t n, char **ret,
+                         es_detail_t *detail);
+
 /* ---- the client's connection ---------------------------------------------------------------- */
 
 /** On a socketpair the hub cannot see how the client's connection ended. Whoever carries the bytes
