@@ -70,7 +70,7 @@ BAD_LEVELS = {"emerg", "alert", "crit", "error", "warn"}
 HARMLESS = [
     r"AH00098: pid file .* overwritten",  # a killed server was started again in its ServerRoot
     # All workers are busy, or nearly: so they are when the machine is.
-    r"AH0028[67]|AH00484|AH00161|AH03490|AH10159",
+    r"AH0028[678]|AH00484|AH00161|AH03490|AH10159",
 ]
 
 
