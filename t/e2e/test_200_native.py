@@ -2,6 +2,7 @@
 """The native endpoint: which channels a URL gets, how a stream begins, what is refused, CORS."""
 
 import json
+import re
 
 import pytest
 
@@ -101,10 +102,13 @@ def refused(answer, code, *parts):
 
 
 def gets(httpd, stream, channel, begin=BEGIN):
-    """The stream is on that channel, and writes what comes as it is."""
+    """The stream is on that channel, and writes what comes with an id of the hub's."""
     text = f"data: {unique()}\n\n"
     publish(httpd.port("publish"), item(channel, text))
-    stream.wait_body(begin + text.encode())
+    stream.wait_for(text.encode())
+    # the hub's id before the data
+    assert re.fullmatch(rb"id: [\w-]{27}\n" + re.escape(text.encode()), stream.body[len(begin):])
+    assert stream.body.startswith(begin)
 
 
 # ---- the begin of a stream ------------------------------------------------------------------------
