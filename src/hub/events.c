@@ -290,16 +290,18 @@ es_err_t es_events_reserved(es_intake_t *intake, es_stream_t *stream, es_buf_t *
 es_err_t es_events_published(const es_intake_t *intake, const es_published_t *v, size_t n,
                              es_buf_t *out)
 {
+    enum { LISTED = 64 }; /* of many items the last ones: the answer must fit into a link */
+    const size_t first = n > LISTED ? n - LISTED : 0;
     es_err_t err = es_buf_addf(out, "{\"ids\": [");
     size_t i;
 
-    for (i = 0; i < n && err == ES_OK; i++) {
-        err = i > 0 ? es_buf_addf(out, ", ") : ES_OK;
+    for (i = first; i < n && err == ES_OK; i++) {
+        err = i > first ? es_buf_addf(out, ", ") : ES_OK;
         err = err == ES_OK ? add_id(intake, v[i].number, out) : err;
     }
     err = err == ES_OK ? es_buf_addf(out, "], \"receivers\": [") : err;
-    for (i = 0; i < n && err == ES_OK; i++) {
-        err = es_buf_addf(out, "%s%lu", i > 0 ? ", " : "", (unsigned long)v[i].receivers);
+    for (i = first; i < n && err == ES_OK; i++) {
+        err = es_buf_addf(out, "%s%lu", i > first ? ", " : "", (unsigned long)v[i].receivers);
     }
     return err == ES_OK ? es_buf_addf(out, "]}") : err;
 }
