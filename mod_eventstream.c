@@ -11,6 +11,7 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
     es_supervise_child_init(pchild, s);
     es_hublink_child_init(pchild, s);
     es_relay_child_init(pchild, s);
+    es_native_authorize_child_init(pchild, s);
 }
 
 static void register_hooks(apr_pool_t *p)
@@ -27,8 +28,11 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_monitor(es_supervise_monitor, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_handler(es_grip_handler, NULL, inside, APR_HOOK_REALLY_FIRST);
+    ap_hook_handler(es_native_handler, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_handler(es_publish_handler, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_handler(es_status_handler, NULL, NULL, APR_HOOK_MIDDLE);
+    es_native_collect_handle = ap_register_output_filter("EVENTSTREAM_COLLECT", es_native_collect,
+                                                         NULL, AP_FTYPE_RESOURCE);
     es_grip_filter_handle =
         ap_register_output_filter("GRIP", es_grip_filter, NULL, AP_FTYPE_RESOURCE);
 }

@@ -38,7 +38,11 @@ typedef struct es_hub_config {
     uint64_t max_per_client;  /* EventStreamMaxStreamsPerClient; 0: no limit */
     uint64_t send_timeout_ms; /* a stream whose socket takes nothing for so long is cut; 0: never */
     int stream_log;           /* descriptor of EventStreamLog, for appending; 0: none */
-    const char *const *pull;  /* ZeroMQ endpoints to bind a PULL socket to */
+    const char *history;      /* directory of EventStreamHistory; NULL: off */
+    uint64_t history_bytes;   /* its limits, see es_store_config_t; 0: the default, or none */
+    uint64_t history_age_ms;
+    uint64_t history_count;
+    const char *const *pull; /* ZeroMQ endpoints to bind a PULL socket to */
     int pull_count;
     int door; /* this end of the door (es_wire.h); stays the caller's */
     int stop; /* readable or closed: end every stream cleanly and return; stays the caller's */

@@ -104,6 +104,10 @@ es_err_t es_channels_from_url(const es_channel_rules_t *rules, es_str_t path, es
                               es_channels_t *ret, es_detail_t *detail);
 void es_channels_free(es_channels_t *channels);
 
+/** The first parameter of that name in a query or a form, decoded, empty or not; NUL-terminated,
+ * the caller frees. ES_ENOENT: none; ES_EINVAL: broken percent-encoding; ES_ENOMEM. */
+es_err_t es_query_param(es_str_t query, const char *name, char **ret, size_t *ret_len);
+
 /* ---- from where --------------------------------------------------------------------------- */
 typedef enum es_from {
     ES_FROM_NOW = 0,  /* nothing was said: live only */

@@ -18,11 +18,18 @@
  *
  *   child                                  hub
  *   RESERVE  hold message (JSON)    ──▶    cursors are fixed, now
- *            ◀── ANSWER code, text
+ *            ◀── ANSWER code, text         of an event stream {"id": newest event's, "reset": true:
+ *                                          what was asked for cannot be replayed completely}
  *   (head and initial body are written to the client)
  *   HOLD     descriptor             ──▶    the reserved stream starts on it; no answer
  *   RELEASE                         ──▶    or: the reservation is given up; no answer
- *   PUBLISH  {"items": [...]}       ──▶    ◀── ANSWER once every item is in the hub
+ *   PUBLISH  {"items": [...]}       ──▶    ◀── ANSWER once every item is in the hub, with a history
+ *                                              on disk: {"ids": [ID or null, ...],
+ *                                              "receivers": [N, ...]}
+ *                                              ES_EFULL: delivered, but not kept
+ *   INFO     {"channel": NAME}      ──▶    ◀── ANSWER {"receivers": N, "id": ID or null,
+ *                                              "stored": N, "oldest": ID or null}
+ *   CLEAR    {"channel": NAME}      ──▶    ◀── ANSWER once its history is gone; ES_ENOENT: none
  *   STATS    "json", "prometheus"   ──▶    ◀── ANSWER with the counters in that form
  *   PACKET   a ZeroMQ message       ──▶    ◀── ANSWER; from a hub that gave its streams away and
  *                                              still has publishers on its ZeroMQ sockets
@@ -37,12 +44,14 @@
  *                                          gets an ANSWER that says so, and ends
  *
  *   hub                                    next hub
- *   FRAME    {"order": n} NUL item  ──▶    for each message that a stream still has to get
+ *   FRAME    {"order": n} NUL item  ──▶    for each message that a stream still has to get; with
+ *                                          "instance" when event streams get it: of its id
  *   HELD     hold message NUL bytes ──▶    for each stream; with its descriptor, or reserved only
  *   LINK     descriptor             ──▶    each link with what was read of its next message;
  *                                          `number` 1: the stream before it is reserved on it
  *   LOOSE    descriptor             ──▶    one that came on the link before, not yet claimed
- *   DONE     {"order": n, ...}      ──▶    that was all
+ *   DONE     {"order": n, "instance": n} NUL counters
+ *                                   ──▶    that was all; the history is closed
  *                   ◀── ANSWER             from now on the next hub serves; the pair is a link.
  *                                          Another code than ES_OK, at any time: it serves what it
  *                                          has by then, the rest ends with the hub before
@@ -52,6 +61,7 @@
 
 #include "es_base.h"
 #include "es_grip.h"
+#include "es_sse.h"
 
 enum {
     ES_WIRE_VERSION = 1,
@@ -73,7 +83,9 @@ typedef enum es_wire_type {
     ES_WIRE_HELD,
     ES_WIRE_LINK,
     ES_WIRE_LOOSE,
-    ES_WIRE_DONE
+    ES_WIRE_DONE,
+    ES_WIRE_INFO,
+    ES_WIRE_CLEAR
 } es_wire_type_t;
 
 enum { ES_WIRE_FD = 1 }; /* flag: a descriptor comes with this message */
@@ -165,7 +177,9 @@ typedef struct es_resume {
     uint64_t idle;                    /* milliseconds since the last delivery */
     uint64_t due;                     /* milliseconds until the next keep-alive */
     uint64_t stalled; /* milliseconds that bytes wait and the socket takes none; 0: none wait */
-    uint64_t ending;  /* 0, or 1 more than the bytes of the terminating chunk that are written */
+    bool replaying;   /* an event stream that reads the history; see replay.c for the others */
+    uint64_t sent, until, forgiven;
+    uint64_t ending; /* 0, or 1 more than the bytes of the terminating chunk that are written */
 } es_resume_t;
 
 /** How the bytes of a held stream are written, and whom they go to. */
@@ -176,18 +190,49 @@ typedef struct es_delivery {
     char *log;    /* its line of EventStreamLog: what stands before the number of bytes, '\n', what
                    * stands behind it; owned; NULL: no line is wanted */
     uint64_t started_ms; /* when the request came, milliseconds since 1970; 0: unknown */
+    bool events;         /* a stream of the native endpoint: messages are rendered as events, with
+                          * ids of the hub's own */
+    es_position_t from;  /* where it begins; ES_FROM_NOW: live only. For `events` alone */
+    uint64_t until_ms;   /* when it has to end, milliseconds since 1970; 0: never */
     es_resume_t *resume; /* owned; NULL: the stream begins */
 } es_delivery_t;
 
 /** {"hold": {...}, "delivery": {"framing": "chunked"|"raw", "peer": ..., "uri": ..., "log": ...,
- * "started": MS}}, of which all but the framing may be missing: the one description of a held
- * stream, for the wire, for a hand-over, for logs. A hand-over adds {"resume": {...}}. The caller
- * frees. */
+ * "started": MS, "events": true, "from": FROM, "until": MS}}, of which all but the framing may be
+ * missing: the one description of a held stream, for the wire, for a hand-over, for logs. FROM is
+ * {"id": ID}, {"earliest": true}, {"time": MS} or {"last": N}. A hand-over adds {"resume": {...}}.
+ * The caller frees. */
 es_err_t es_hold_encode(const es_instruct_t *in, const es_delivery_t *delivery, char **ret,
                         size_t *ret_len);
 es_err_t es_hold_decode(es_str_t json, es_instruct_t **ret, es_delivery_t *ret_delivery,
                         es_detail_t *detail);
 void es_delivery_clear(es_delivery_t *delivery);
+
+/* ---- what the native endpoint says and hears (native.c) --------------------------------------
+ * For the child's side. Texts that come back are owned by the caller. */
+
+/** The payload of INFO and CLEAR. ES_EINVAL: the name is not UTF-8; ES_ENOMEM. */
+es_err_t es_channel_encode(const char *name, char **ret, size_t *ret_len);
+
+/** The payload of PUBLISH: one item of the same http-stream content for each of the channels. `id`
+ * NULL: none. ES_EINVAL: not UTF-8; ES_ETOOBIG: over ES_MAX_PUBLISH_BODY; ES_ENOMEM. */
+es_err_t es_publish_encode(const char *const *names, size_t n, const char *id, es_str_t content,
+                           char **ret, size_t *ret_len);
+
+bool es_text_is_json(es_str_t text); /* any value */
+
+/** The text of the answer to RESERVE of a stream with `events`: {"id": ID, "reset": true|false}.
+ * `*ret_id` is NULL when there is none. ES_EINVAL, ES_ENOMEM. */
+es_err_t es_reserved_decode(es_str_t json, char **ret_id, bool *ret_reset, es_detail_t *detail);
+
+/** The text of the answer to PUBLISH, {"ids": [...], "receivers": [...]}, as what its sender is
+ * told: {"id": the last of the ids, "receivers": all of them together}. */
+es_err_t es_published_to_json(es_str_t json, char **ret, es_detail_t *detail);
+
+/** The texts of the answers to INFO, one for each of the channels, as {"channels": [...]} with each
+ * one's name among its members. */
+es_err_t es_info_to_json(const char *const *asked, const char *const *answers, size_t n, char **ret,
+                         es_detail_t *detail);
 
 /* ---- the client's connection ---------------------------------------------------------------- */
 

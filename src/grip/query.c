@@ -129,3 +129,28 @@ es_err_t es_query_quote(es_str_t in, es_buf_t *out)
     }
     return err;
 }
+
+es_err_t es_query_param(es_str_t query, const char *name, char **ret, size_t *ret_len)
+{
+    es_str_t left, value;
+
+    while (es_query_next(&query, &left, &value)) {
+        es_buf_t out;
+        es_err_t err;
+
+        if (!es_query_is(left, name)) {
+            continue;
+        }
+        es_buf_init(&out, value.n + 1);
+        err = es_query_decode(value, &out);
+        if (err == ES_OK) {
+            char *text = es_buf_steal(&out, ret_len);
+
+            err = text ? ES_OK : ES_ENOMEM;
+            *ret = text ? text : *ret;
+        }
+        es_buf_free(&out);
+        return err;
+    }
+    return ES_ENOENT;
+}

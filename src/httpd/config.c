@@ -7,6 +7,7 @@
  * the directive, what was found and what is accepted.
  */
 #include "es_httpd.h"
+#include "native_commands.h"
 
 #include "apr_file_io.h"
 #include "util_md5.h"
@@ -45,6 +46,7 @@ void *es_dir_conf_create(apr_pool_t *p, char *path)
 
     (void)path;
     c->grip = ES_UNSET;
+    es_native_conf_create(&c->native);
     return c;
 }
 
@@ -58,6 +60,7 @@ void *es_dir_conf_merge(apr_pool_t *p, void *base_v, void *add_v)
     c->grip_iss = add->grip_key ? add->grip_iss : base->grip_iss;
     c->publish_key = add->publish_key ? add->publish_key : base->publish_key;
     c->publish_iss = add->publish_key ? add->publish_iss : base->publish_iss;
+    es_native_conf_merge(&base->native, &add->native, &c->native);
     return c;
 }
 
@@ -246,8 +249,7 @@ static apr_status_t key_cleanup(void *key)
     return APR_SUCCESS;
 }
 
-/* `signs`: what the key is for. A public key signs nothing, a private one checks nothing. */
-static const char *parse_key(cmd_parms *cmd, const char *arg, bool signs, const es_key_t **ret)
+const char *es_config_key(cmd_parms *cmd, const char *arg, bool signs, const es_key_t **ret)
 {
     es_detail_t detail;
     es_str_t text = es_str(arg);
@@ -282,7 +284,7 @@ static const char *set_grip_key(cmd_parms *cmd, void *conf, const char *iss, con
     es_dir_conf_t *c = conf;
 
     c->grip_iss = apr_pstrdup(cmd->pool, iss);
-    return parse_key(cmd, key, true, &c->grip_key);
+    return es_config_key(cmd, key, true, &c->grip_key);
 }
 
 static const char *set_publish_key(cmd_parms *cmd, void *conf, const char *a, const char *b)
@@ -290,7 +292,7 @@ static const char *set_publish_key(cmd_parms *cmd, void *conf, const char *a, co
     es_dir_conf_t *c = conf;
 
     c->publish_iss = b ? apr_pstrdup(cmd->pool, a) : NULL;
-    return parse_key(cmd, b ? b : a, false, &c->publish_key);
+    return es_config_key(cmd, b ? b : a, false, &c->publish_key);
 }
 
 /* ---- the table ---- */
@@ -329,6 +331,7 @@ const command_rec es_commands[] = {
                    "[issuer and] key that a publisher's bearer token must show: a secret (raw, "
                    "base64:TEXT) or "
                    "file:PATH (default: no token is asked for)"),
+    ES_NATIVE_COMMANDS,
     { .name = NULL }
 };
 

@@ -28,6 +28,8 @@
 #include "es_hub.h"
 #include "es_wire.h"
 
+#include "es_native.h"
+
 extern module AP_MODULE_DECLARE_DATA eventstream_module;
 APLOG_USE_MODULE(eventstream);
 
@@ -50,6 +52,7 @@ typedef struct es_server_conf {
     apr_interval_time_t send_timeout; /* EventStreamSendTimeout */
     apr_interval_time_t drain;        /* EventStreamDrain */
     const char *stream_log;           /* EventStreamLog; NULL: none */
+    es_history_conf_t history;        /* EventStreamHistory */
 } es_server_conf_t;
 
 /* Settings of a location. */
@@ -59,6 +62,7 @@ typedef struct es_dir_conf {
     const es_key_t *grip_key;
     const char *publish_iss;     /* EventStreamPublishKey; NULL: any */
     const es_key_t *publish_key; /* NULL: no token is asked for */
+    es_native_conf_t native;     /* SetHandler eventstream */
 } es_dir_conf_t;
 
 /* config.c */
@@ -70,6 +74,9 @@ void *es_server_conf_merge(apr_pool_t *p, void *base, void *add);
 const es_dir_conf_t *es_dir_conf(const request_rec *r);
 const es_server_conf_t *es_server_conf(const server_rec *s);
 uint64_t es_send_timeout_ms(const server_rec *s);
+/* Reads KEY of a directive. `signs`: what it is for; a public key signs nothing, a private one
+ * checks nothing. NULL: fine; else what is wrong. */
+const char *es_config_key(cmd_parms *cmd, const char *arg, bool signs, const es_key_t **ret);
 const es_key_t *es_signing_key(const es_dir_conf_t *conf); /* the location's, else the random one */
 apr_status_t es_random_key_make(apr_pool_t *p);            /* post_config */
 
@@ -136,8 +143,18 @@ void es_headers_replace(request_rec *r, const es_response_t *response);
 
 /* hold.c: the one interface to the ways of holding a connection */
 typedef struct es_hold_handle es_hold_handle_t;
-/* Fixes the cursors. OK, or the HTTP status that the client gets, with the reason logged. */
-int es_hold_reserve(request_rec *r, const es_instruct_t *in, es_hold_handle_t **ret);
+typedef struct es_hold_native { /* of a stream of the native endpoint */
+    es_position_t from;
+    uint64_t until_ms;  /* as in es_delivery_t */
+    const char *answer; /* the hub's, set by es_hold_reserve: for es_reserved_decode */
+} es_hold_native_t;
+/* Fixes the cursors. OK, or the HTTP status that the client gets, with the reason logged. `native`
+ * NULL: the messages go out as they are. */
+int es_hold_reserve(request_rec *r, const es_instruct_t *in, es_hold_native_t *native,
+                    es_hold_handle_t **ret);
+/* Before the head is written: this connection goes on for hours, so nothing may wait for its end,
+ * keep it, or squeeze it. */
+void es_hold_prepare(request_rec *r);
 /* Head and initial body are written and flushed: the connection goes to the hub. Returns what the
  * handler returns. */
 int es_hold_start(request_rec *r, es_hold_handle_t *hold);

@@ -23,20 +23,6 @@ void es_grip_fail(request_rec *r, es_grip_ctx_t *ctx, int status)
     ctx->state = ES_GRIP_FAILED;
 }
 
-/* A connection that goes on for hours: nothing may wait for its end, keep it, or squeeze it. */
-static void prepare_held(request_rec *r)
-{
-    apr_table_setn(r->subprocess_env, "no-gzip", "1");
-    apr_table_setn(r->subprocess_env, "no-brotli", "1");
-    ap_remove_output_filter_byhandle(r->output_filters, "CACHE_SAVE");
-    r->no_local_copy = 1;
-    r->expecting_100 = 0;
-    r->clength = 0;
-    /* Whether httpd writes chunks depends on this; a connection that was to be closed after the
-     * answer would get none, and its end could not be told from a broken one. */
-    r->connection->keepalive = AP_CONN_UNKNOWN;
-}
-
 /* Responses that have no body cannot be held. */
 static bool has_body(const request_rec *r)
 {
@@ -90,12 +76,12 @@ void es_grip_decide(request_rec *r, es_grip_ctx_t *ctx)
         ctx->state = ES_GRIP_PASS;
         return;
     }
-    rc = es_hold_reserve(r, ctx->in, &ctx->hold);
+    rc = es_hold_reserve(r, ctx->in, NULL, &ctx->hold);
     if (rc != OK) {
         es_grip_fail(r, ctx, rc);
         return;
     }
-    prepare_held(r);
+    es_hold_prepare(r);
     ctx->state = es_initial_is_filtered(ctx->in) ? ES_GRIP_COLLECT : ES_GRIP_STREAM;
 }
 

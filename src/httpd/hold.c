@@ -59,7 +59,8 @@ static int status_of(es_err_t err)
     }
 }
 
-int es_hold_reserve(request_rec *r, const es_instruct_t *in, es_hold_handle_t **ret)
+int es_hold_reserve(request_rec *r, const es_instruct_t *in, es_hold_native_t *native,
+                    es_hold_handle_t **ret)
 {
     es_hold_handle_t *hold = apr_pcalloc(r->pool, sizeof *hold);
     const es_way_t way = choose_way(r);
@@ -73,7 +74,14 @@ int es_hold_reserve(request_rec *r, const es_instruct_t *in, es_hold_handle_t **
     const char *text = NULL;
     char *json = NULL;
     size_t len = 0;
-    es_err_t err = es_hold_encode(in, &delivery, &json, &len);
+    es_err_t err;
+
+    if (native) {
+        delivery.events = true;
+        delivery.from = native->from;
+        delivery.until_ms = native->until_ms;
+    }
+    err = es_hold_encode(in, &delivery, &json, &len);
 
     if (err == ES_OK) {
         err = es_hublink_call(r, ES_WIRE_RESERVE, (es_str_t) { json, len }, &text, &hold->link);
@@ -92,6 +100,9 @@ int es_hold_reserve(request_rec *r, const es_instruct_t *in, es_hold_handle_t **
         }
         return status_of(err);
     }
+    if (native) {
+        native->answer = text;
+    }
     hold->way = way;
     hold->chunked = delivery.chunked;
     apr_pool_cleanup_register(r->pool, hold, release_with_pool, apr_pool_cleanup_null);
@@ -107,6 +118,19 @@ void es_hold_release(es_hold_handle_t *hold)
         hold->link = NULL;
         es_hublink_give(link, es_hublink_tell(link, ES_WIRE_RELEASE, -1) == ES_OK);
     }
+}
+
+void es_hold_prepare(request_rec *r)
+{
+    apr_table_setn(r->subprocess_env, "no-gzip", "1");
+    apr_table_setn(r->subprocess_env, "no-brotli", "1");
+    ap_remove_output_filter_byhandle(r->output_filters, "CACHE_SAVE");
+    r->no_local_copy = 1;
+    r->expecting_100 = 0;
+    r->clength = 0;
+    /* Whether httpd writes chunks depends on this; a connection that was to be closed after the
+     * answer would get none, and its end could not be told from a broken one. */
+    r->connection->keepalive = AP_CONN_UNKNOWN;
 }
 
 /* The head is out. Is it framed as the hub was told? Over HTTP/2 there are no chunks. */

@@ -51,6 +51,10 @@ static void drop_oldest(es_channel_t *c)
     es_log_entry_t *e = slot(c, c->tail);
 
     c->bytes -= es_frame_cost(e->frame);
+    c->dropped = e->order;
+    if (e->frame->action == ES_ACTION_CLOSE) {
+        c->closed = e->order;
+    }
     es_frame_unref(e->frame);
     c->tail++;
 }

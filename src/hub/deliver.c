@@ -137,7 +137,8 @@ es_verdict_t es_deliver_filter(es_sub_t *sub, es_frame_t *frame, es_frame_t **re
     if (stream->tracked) {
         remember_id(sub, frame->item);
     }
-    if (frame->action == ES_ACTION_SEND && !assertion_holds(sub, &frame->item->stream)) {
+    if (frame->action == ES_ACTION_SEND && !stream->events &&
+        !assertion_holds(sub, &frame->item->stream)) {
         return ES_DELIVER_SKIP;
     }
     for (i = 0; i < sub->filter_count; i++) {

@@ -204,3 +204,77 @@ void es_end_loop_log(es_stream_t *stream, es_end_t end)
         log_line(stream, end);
     }
 }
+
+/* ---- the end itself ---- */
+
+/* Closes the descriptor. Unread bytes of the client would turn the close into a reset, and a reset
+ * may overtake the last bytes that we sent: read them away first. */
+static void close_gently(int fd)
+{
+    char waste[4096];
+    int rounds = 16;
+
+    (void)shutdown(fd, SHUT_WR);
+    while (rounds-- > 0 && recv(fd, waste, sizeof waste, MSG_DONTWAIT) > 0) {}
+    close(fd);
+}
+
+/* Takes the stream off everything of the loop's, and puts it with the dead. */
+static void leave_loop(es_stream_t *s)
+{
+    es_loop_t *loop = s->loop;
+    uint16_t i;
+
+    if (s->state == ES_STREAM_LIVE) {
+        es_count(&loop->counters.streams, -1);
+    }
+    s->state = ES_STREAM_ENDED;
+    es_wheel_disarm(&loop->wheel, &s->timer);
+    es_replay_loop_leave(s);
+    for (i = 0; i < s->sub_count; i++) {
+        es_channel_leave(&s->subs[i]);
+    }
+    if (s->fd >= 0) {
+        /* The close alone does not do it while another process still has a copy of the socket:
+         * epoll would go on to tell us of it, with a pointer to a stream that is freed by then. */
+        (void)epoll_ctl(loop->epoll, EPOLL_CTL_DEL, s->fd, NULL);
+    }
+    if (s->prev) {
+        s->prev->next = s->next;
+    }
+    else {
+        loop->streams = s->next;
+    }
+    if (s->next) {
+        s->next->prev = s->prev;
+    }
+    s->prev = NULL;
+    s->next = loop->dead;
+    loop->dead = s;
+}
+
+void es_stream_loop_end(es_stream_t *stream, es_end_t end)
+{
+    if (stream->state == ES_STREAM_ENDED) {
+        return;
+    }
+    es_count(&stream->loop->counters.ended[end], 1); /* before it is missing in `streams` */
+    if (stream->state == ES_STREAM_LIVE) {
+        es_end_loop_log(stream, end);
+    }
+    stream->end = (uint8_t)end;
+    leave_loop(stream);
+    if (stream->fd >= 0) {
+        close_gently(stream->fd);
+        stream->fd = -1;
+    }
+}
+
+void es_stream_loop_forget(es_stream_t *stream)
+{
+    leave_loop(stream);
+    if (stream->fd >= 0) {
+        close(stream->fd);
+        stream->fd = -1;
+    }
+}

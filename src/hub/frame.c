@@ -29,6 +29,8 @@ es_frame_t *es_frame_make(es_str_t content)
     f->action = ES_ACTION_SEND;
     f->mask = 0;
     f->item = NULL;
+    f->event = NULL;
+    f->instance = 0;
     f->len = (uint32_t)content.n;
     f->head_len = (uint32_t)head_len;
     memcpy(f->bytes, head, (size_t)head_len);
@@ -107,6 +109,7 @@ void es_frame_unref(es_frame_t *frame)
         return;
     }
     if (atomic_fetch_sub_explicit(&frame->refs, 1, memory_order_acq_rel) == 1) {
+        es_frame_unref(frame->event);
         es_item_free(frame->item);
         free(frame);
     }
@@ -132,7 +135,7 @@ size_t es_frame_cost(const es_frame_t *frame)
 {
     enum { OVERHEAD = 256 }; /* the structs, the item's strings, the allocator */
 
-    return OVERHEAD + (size_t)frame->len;
+    return OVERHEAD + (size_t)frame->len + (frame->event ? frame->event->len : 0);
 }
 
 es_frame_t *es_frame_terminator(void)

@@ -47,9 +47,12 @@ static es_err_t send_frame(handover_t *h, const es_log_entry_t *e)
     es_err_t err;
 
     h->buf.n = 0;
-    err = es_buf_addf(&h->buf, "{\"order\": %llu}", (unsigned long long)e->order);
+    err = es_buf_addf(&h->buf, "{\"order\": %llu", (unsigned long long)e->order);
+    if (err == ES_OK && e->frame->event) {
+        err = es_buf_addf(&h->buf, ", \"instance\": %llu", (unsigned long long)e->frame->instance);
+    }
     if (err == ES_OK) {
-        err = es_buf_add(&h->buf, "", 1);
+        err = es_buf_add(&h->buf, "}", 2);
     }
     if (err == ES_OK) {
         err = es_item_to_packet(e->frame->item, es_frame_content(e->frame), &h->buf);
@@ -135,12 +138,17 @@ static es_err_t send_stream(handover_t *h, es_stream_t *s)
     es_resume_t resume = { .bytes = s->bytes,
                            .idle = now_ms > s->last_ms ? now_ms - s->last_ms : 0,
                            .due = s->keep_alive_due > now_ms ? s->keep_alive_due - now_ms : 0,
-                           .stalled = s->stalled_ms > 0 ? now_ms - s->stalled_ms : 0 };
+                           .stalled = s->stalled_ms > 0 ? now_ms - s->stalled_ms : 0,
+                           .replaying = s->replaying,
+                           .sent = s->sent,
+                           .until = s->until,
+                           .forgiven = s->forgiven };
     es_delivery_t delivery = { .chunked = s->chunked,
                                .peer = s->peer,
                                .uri = s->uri,
                                .log = s->log,
                                .started_ms = s->started_ms,
+                               .events = s->events,
                                .resume = &resume };
     es_sub_spec_t specs[ES_MAX_CHANNELS];
     es_instruct_t in;
@@ -241,7 +249,9 @@ static es_err_t send_done(handover_t *h)
     es_err_t err;
 
     h->buf.n = 0;
-    err = es_buf_addf(&h->buf, "{\"order\": %llu}", (unsigned long long)h->intake->order);
+    err =
+        es_buf_addf(&h->buf, "{\"order\": %llu, \"instance\": %llu}",
+                    (unsigned long long)h->intake->order, (unsigned long long)h->intake->instance);
     if (err == ES_OK) {
         err = es_buf_add(&h->buf, "", 1);
     }
@@ -322,6 +332,7 @@ static es_err_t go_on(es_intake_t *intake)
             s->handed = false;
         }
     }
+    es_events_open(intake);
     es_pull_rebind(intake);
     return es_intake_start_loops(intake) == ES_OK ? ES_EIO : ES_EAGAIN;
 }
@@ -355,6 +366,7 @@ es_err_t es_hand_over(es_intake_t *intake, int heir)
     es_pull_unbind(intake);
     es_intake_join_loops(intake, ES_ORDER_HALT);
     es_intake_take_back(intake);
+    es_events_close(intake); /* answers what waits; the next hub opens the history */
     for (i = 0; i < intake->loop_count; i++) {
         streams += intake->loop_load[i];
     }

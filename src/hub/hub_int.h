@@ -23,6 +23,7 @@
 #include "es_grip.h"
 #include "es_hub.h"
 #include "es_wire.h"
+#include "history.h"
 
 typedef struct es_loop es_loop_t;
 typedef struct es_stream es_stream_t;
@@ -46,14 +47,19 @@ typedef struct es_frame {
     es_action_t action; /* ES_ACTION_SEND or ES_ACTION_CLOSE */
     es_mask_t mask;
     es_item_t *item; /* owned; its content is moved to `bytes`; NULL for a frame that is no item */
-    uint32_t len;    /* of the content */
-    uint32_t head_len; /* of the chunk size line before it; 0: bytes that are framed already */
-    char bytes[];      /* size line, content, CRLF: raw framing is a part of chunked framing */
+    struct es_frame *event; /* what event streams get: SSE with our id; one reference. NULL: it was
+                             * not rendered, since nobody needs it. Empty: they get nothing */
+    uint64_t instance;      /* of the id in `event` */
+    uint32_t len;           /* of the content */
+    uint32_t head_len;      /* of the chunk size line before it; 0: bytes that are framed already */
+    char bytes[];           /* size line, content, CRLF: raw framing is a part of chunked framing */
 } es_frame_t;
 
 es_frame_t *es_frame_make(es_str_t content);     /* one reference; NULL: out of memory */
 es_frame_t *es_frame_verbatim(es_str_t bytes);   /* the rest of one that was written in part */
 es_frame_t *es_frame_from_item(es_item_t *item); /* takes the item, also when it fails with NULL */
+/* Renders `event`, before anybody else has the frame. `order` 0: without an id. */
+es_err_t es_frame_add_event(es_frame_t *frame, uint64_t instance, uint64_t order);
 void es_frame_ref(es_frame_t *frame, unsigned int n);
 void es_frame_unref(es_frame_t *frame);
 es_str_t es_frame_bytes(const es_frame_t *frame, bool chunked); /* what goes to the socket */
@@ -100,6 +106,9 @@ struct es_channel {
     uint32_t sub_count;
     uint32_t sub_cap;
     uint32_t behind; /* subscriptions that still need a frame of the log */
+
+    uint64_t dropped; /* order of the newest frame that the log has no more; 0: none */
+    uint64_t closed;  /* the same of those that close */
 
     bool dirty; /* in loop->dirty: moved since the last flush pass */
     es_channel_t *next_dirty;
@@ -180,6 +189,7 @@ struct es_stream {
     bool handed;             /* the next hub was sent it */
     bool carried;            /* fd is a socketpair: a child carries the bytes on to the client */
     bool tracked;            /* frames are looked at for this stream alone, one at a time */
+    bool events;             /* a native event stream: it gets the event form of frames */
     uint8_t keep_alive_mode; /* es_keep_alive_mode_t */
     uint16_t sub_count;
     uint64_t keep_alive_ms;  /* 0: none */
@@ -194,6 +204,12 @@ struct es_stream {
     uint64_t started_ms; /* when its request came, wall clock */
     uint64_t bytes;      /* written since the hold */
     es_client_t *client; /* the intake's count of its client's streams; loops leave it alone */
+    bool replaying;      /* its next events come from the history; on loop->replaying once live */
+    uint64_t sent;       /* number of the newest event that it was given; see replay.c */
+    uint64_t until;      /* replaying: what is to come from the history */
+    uint64_t forgiven;   /* its client knows that up to here something may be missing */
+    es_stream_t *replay_prev, *replay_next;
+    es_position_t *from; /* where an event stream wants to begin; NULL: now. Intake's; owned */
     es_pairs_t meta;     /* Grip-Set-Meta */
     char *peer;          /* for logs; may be NULL */
     char *uri;           /* for logs; may be NULL */
@@ -215,6 +231,15 @@ void es_stream_loop_end(es_stream_t *stream, es_end_t end); /* to loop->dead; do
 /* Leaves the loop without a word to the client: the next hub has the stream. To loop->dead. */
 void es_stream_loop_forget(es_stream_t *stream);
 
+/* ---- replay.c: event streams that read the history ---------------------------------------------
+ */
+
+void es_replay_loop_start(es_stream_t *stream); /* it is live now; nothing unless it replays */
+void es_replay_loop_leave(es_stream_t *stream); /* off the loop's list, if it is on it */
+/* Its logs have lost what it needs: from the history then. False: there is none for it. */
+bool es_replay_loop_fall_back(es_stream_t *stream);
+void es_replay_loop_pass(es_loop_t *loop, uint64_t now_ms); /* a batch for each */
+
 /* ---- end.c: why streams end, and what the logs are told of it
  * ------------------------------------
  */
@@ -229,6 +254,14 @@ es_end_t es_end_of_error(int err);                              /* of a socket; 
 es_end_t es_end_of_event(es_stream_t *stream, uint32_t events); /* EPOLLRDHUP, EPOLLHUP, EPOLLERR */
 void es_end_loop_log(es_stream_t *stream, es_end_t end);        /* error log, EventStreamLog */
 void es_end_loop_report(es_loop_t *loop); /* what was left out since the window began */
+
+/* ---- event.c: a message as native event streams get it ------------------------------------------
+ */
+
+/* Appends the http-stream content of an item as SSE with that id (n 0: none). Nothing is appended
+ * for an item that native streams do not get. ES_ENOMEM, ES_ETOOBIG. */
+es_err_t es_event_render(const es_item_t *item, es_str_t content, es_str_t id, es_buf_t *out);
+bool es_event_is_one(const es_item_t *item); /* a message, and not an order to close */
 
 /* ---- deliver.c: what one frame is for one subscription ------------------------------------------
  */
@@ -313,11 +346,15 @@ struct es_loop {
     es_wheel_t wheel;
     es_counters_t counters;
     es_ends_t ends;
-    es_stream_t *streams; /* all of this loop, reserved and live */
-    es_stream_t *dead;    /* ended in this round; go back at its end */
-    es_channel_t *dirty;  /* channels to flush in this round */
-    uint64_t now_ms;      /* of this round, for timers */
-    bool stopping;        /* the thread is to end */
+    es_stream_t *streams;   /* all of this loop, reserved and live */
+    es_stream_t *dead;      /* ended in this round; go back at its end */
+    es_channel_t *dirty;    /* channels to flush in this round */
+    es_stream_t *replaying; /* those that read the history */
+    bool replay_busy;       /* one of them can use another round at once */
+    es_history_t *history;  /* NULL: there is none. Set while the loop has no thread */
+    uint64_t instance;      /* of ids in the history */
+    uint64_t now_ms;        /* of this round, for timers */
+    bool stopping;          /* the thread is to end */
 };
 
 es_err_t es_loop_make(es_loop_t *loop, int number, const es_hub_config_t *config,

@@ -120,6 +120,15 @@ static void on_back(es_intake_t *intake)
     }
 }
 
+static void on_history(es_intake_t *intake)
+{
+    uint64_t count;
+
+    if (read(intake->history_source.fd, &count, sizeof count) > 0) {
+        intake->history_news = true; /* after the events: an answer that fails closes its link */
+    }
+}
+
 static void on_source(es_intake_t *intake, es_source_t *source)
 {
     switch (source->kind) {
@@ -137,6 +146,9 @@ static void on_source(es_intake_t *intake, es_source_t *source)
     case ES_SOURCE_MONITOR:
         es_pull_watch_peers(
             (es_pull_t *)(void *)((char *)source - offsetof(es_pull_t, monitor_source)));
+        break;
+    case ES_SOURCE_HISTORY:
+        on_history(intake);
         break;
     case ES_SOURCE_LINK:
         es_link_readable(intake, (es_link_t *)(void *)source);
@@ -174,6 +186,10 @@ void es_intake_run(es_intake_t *intake)
         }
         if (intake->done) {
             break;
+        }
+        if (intake->history_news) {
+            intake->history_news = false;
+            es_events_settled(intake);
         }
         if (intake->pull_retry_ms > 0) {
             es_pull_retry(intake, es_now(intake->config));
@@ -263,9 +279,13 @@ static es_err_t watch_all(es_intake_t *intake)
     intake->door = (es_source_t) { ES_SOURCE_DOOR, intake->config->door };
     intake->stop = (es_source_t) { ES_SOURCE_STOP, intake->config->stop };
     intake->back_source = (es_source_t) { ES_SOURCE_BACK, intake->back.wake };
+    intake->history_source.kind = ES_SOURCE_HISTORY;
     err = es_intake_watch(intake, &intake->door);
     if (err == ES_OK) {
         err = es_intake_watch(intake, &intake->stop);
+    }
+    if (err == ES_OK) {
+        err = es_intake_watch(intake, &intake->history_source);
     }
     return err == ES_OK ? es_intake_watch(intake, &intake->back_source) : err;
 }
@@ -276,6 +296,7 @@ es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config)
 
     memset(intake, 0, sizeof *intake);
     intake->back.wake = -1;
+    intake->history_source.fd = -1;
     intake->epoll = -1;
     intake->heir = -1;
     intake->predecessor = config->predecessor > 0 ? config->predecessor : -1;
@@ -283,11 +304,15 @@ es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config)
     intake->started_ms = es_now(config);
     pthread_mutex_init(&intake->back.lock, NULL);
     intake->back.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    intake->history_source.fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     intake->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (intake->back.wake < 0 || intake->epoll < 0) {
+    if (intake->back.wake < 0 || intake->history_source.fd < 0 || intake->epoll < 0) {
         return ES_EIO;
     }
-    err = make_loops(intake, loops_wanted(config));
+    err = es_events_init(intake);
+    if (err == ES_OK) {
+        err = make_loops(intake, loops_wanted(config));
+    }
     if (err == ES_OK) {
         err = es_registry_make(intake->loop_count, &intake->registry);
     }
@@ -307,6 +332,9 @@ es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config)
             return ES_OK;
         }
     }
+    if (!intake->history && !intake->history_broken.text[0]) { /* else the take-over has done it */
+        es_events_open(intake);
+    }
     err = es_intake_start_loops(intake);
     if (err == ES_OK && config->serves) {
         config->serves(config->life_ctx);
@@ -322,6 +350,7 @@ void es_intake_destroy(es_intake_t *intake)
 
     es_pull_stop(intake);
     es_intake_join_loops(intake, ES_ORDER_STOP);
+    es_events_close(intake);
     for (i = 0; i < intake->loop_count; i++) {
         es_loop_end_all(&intake->loops[i]);
     }
@@ -350,6 +379,9 @@ void es_intake_destroy(es_intake_t *intake)
     }
     if (intake->back.wake >= 0) {
         close(intake->back.wake);
+    }
+    if (intake->history_source.fd >= 0) {
+        close(intake->history_source.fd);
     }
     pthread_mutex_destroy(&intake->back.lock);
 }

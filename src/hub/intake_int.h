@@ -11,6 +11,7 @@
 #ifndef ES_INTAKE_INT_H
 #define ES_INTAKE_INT_H
 
+#include "history.h"
 #include "hub_int.h"
 
 /* ---- registry.c -------------------------------------------------------------------------------
@@ -20,6 +21,7 @@ struct es_entry {
     char *name;
     size_t name_len;
     uint32_t streams; /* over all loops */
+    uint32_t events;  /* event streams among them */
     struct {
         es_channel_t *channel; /* NULL: no stream of that loop is on it */
         uint32_t streams;
@@ -50,6 +52,7 @@ typedef enum es_source_kind {
     ES_SOURCE_BACK,
     ES_SOURCE_PULL,
     ES_SOURCE_MONITOR,
+    ES_SOURCE_HISTORY,
     ES_SOURCE_LINK
 } es_source_kind_t;
 
@@ -62,6 +65,13 @@ typedef struct es_link {
     es_source_t source;
     es_wire_reader_t reader;
     es_stream_t *reserved; /* belongs to its loop; named here until HOLD or RELEASE */
+    /* An answer that waits until the history has settled these numbers; nothing more is served
+     * before. */
+    bool parked;
+    uint8_t parked_type; /* es_wire_type_t of the request */
+    uint32_t parked_number;
+    uint64_t parked_first, parked_last;
+    es_buf_t parked_text;
     struct es_link *prev, *next;
 } es_link_t;
 
@@ -109,7 +119,13 @@ typedef struct es_intake {
     es_registry_t *registry;
     es_limits_t *limits; /* streams of each client; NULL: not counted */
     es_tame_t bad_input, bad_links, no_room, too_many, too_many_of_client;
-    uint64_t order;
+    uint64_t order;    /* of the newest message: the number in its event id */
+    uint64_t instance; /* of event ids: which hub, and those that it took over from, or history */
+    es_history_t *history;      /* NULL: off */
+    es_detail_t history_broken; /* why there is none though there should be; "": nothing is wrong */
+    es_source_t history_source; /* readable when the history has settled something */
+    bool history_news;          /* it was */
+    bool history_closing;       /* what waits is answered, and nothing more is served */
     uint64_t started_ms;
     uint64_t published, refused, reserved;
     es_carried_t carried;
@@ -152,7 +168,14 @@ void es_limits_remove(es_intake_t *intake, es_stream_t *stream);
 
 /* publish.c */
 void es_intake_command(es_intake_t *intake, int loop, const es_command_t *command);
+typedef struct es_published {
+    uint64_t number; /* of the event; 0: the item is none */
+    uint32_t receivers;
+} es_published_t;
+
 void es_intake_publish(es_intake_t *intake, es_item_t *item); /* takes the item */
+void es_intake_publish_item(es_intake_t *intake, es_item_t *item,
+                            es_published_t *ret); /* the same, and tells what became of it */
 void es_intake_refused(es_intake_t *intake, const char *from, const es_detail_t *detail);
 
 /* handover.c: gives everything to the next hub and waits for its word. ES_OK: it serves. ES_EIO: it
@@ -172,6 +195,23 @@ void es_tail_run(es_intake_t *intake, int heir);
 es_link_t *es_link_open(es_intake_t *intake, int fd);
 void es_link_close(es_intake_t *intake, es_link_t *link);
 void es_link_readable(es_intake_t *intake, es_link_t *link);
+void es_link_settled(es_intake_t *intake, es_link_t *link); /* its parked answer, if it is time */
+
+/* events.c: ids, the history, and what is answered about events. */
+es_err_t es_events_init(es_intake_t *intake); /* a random instance */
+void es_events_open(es_intake_t *intake);     /* the history, if there is to be one */
+void es_events_close(es_intake_t *intake);    /* all that was published is settled and answered */
+/* Advances the order. Returns the number for an id, 0: it can have none. */
+uint64_t es_events_next(es_intake_t *intake);
+/* Keeps an item under the newest number (0: it has none, and is lost); settles that in any case. */
+void es_events_keep(es_intake_t *intake, const es_item_t *item, uint64_t number);
+void es_events_settled(es_intake_t *intake); /* sends the answers that waited */
+/* Texts of answers, appended. */
+es_err_t es_events_reserved(es_intake_t *intake, es_stream_t *stream, es_buf_t *out);
+es_err_t es_events_published(const es_intake_t *intake, const es_published_t *v, size_t n,
+                             es_buf_t *out);
+es_err_t es_events_info(es_intake_t *intake, es_str_t request, es_buf_t *out, es_detail_t *detail);
+es_err_t es_events_clear(es_intake_t *intake, es_str_t request, es_detail_t *detail);
 
 /* pull.c */
 es_err_t es_pull_start(es_intake_t *intake);

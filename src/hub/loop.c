@@ -5,7 +5,8 @@
  *   1. wait for sockets, orders, or the next tick
  *   2. sockets: a client that left ends its stream; a socket with room again is flushed
  *   3. orders, all that wait: frames go to the heads of their channels' logs
- *   4. flush pass: the streams of every channel that moved, one write each
+ *   4. flush pass: the streams of every channel that moved, one write each; then a batch from the
+ *      history for each stream that replays
  *   5. timers
  *   6. streams that ended in this round go back to the intake
  *
@@ -136,6 +137,7 @@ static bool go_live(es_loop_t *loop, es_stream_t *s, int fd, uint64_t keep_alive
     s->carried = es_peer_is_local(fd);
     es_peer_watch(fd, loop->config->send_timeout_ms);
     es_stream_loop_start_timer(s, keep_alive_due);
+    es_replay_loop_start(s);
     return true;
 }
 
@@ -299,7 +301,8 @@ static void *loop_main(void *arg)
 
     while (!loop->stopping) {
         uint64_t now_ms = es_now(loop->config);
-        int i, n = epoll_wait(loop->epoll, events, EVENTS, es_wheel_timeout(&loop->wheel, now_ms));
+        const int timeout = loop->replay_busy ? 0 : es_wheel_timeout(&loop->wheel, now_ms);
+        int i, n = epoll_wait(loop->epoll, events, EVENTS, timeout);
         size_t k, orders;
 
         now_ms = es_now(loop->config);
@@ -316,6 +319,7 @@ static void *loop_main(void *arg)
             run_command(loop, &spare[k], now_ms);
         }
         flush_pass(loop, now_ms);
+        es_replay_loop_pass(loop, now_ms);
         loop->now_ms = now_ms;
         es_wheel_run(&loop->wheel, now_ms, on_timer, loop);
         give_back(loop);

@@ -24,7 +24,7 @@ void es_intake_command(es_intake_t *intake, int loop, const es_command_t *comman
 static void frame_to_loops(es_intake_t *intake, const es_entry_t *entry, es_frame_t *frame)
 {
     es_command_t cmd = {
-        .what = ES_ORDER_PUBLISH, .fd = -1, .frame = frame, .order = ++intake->order
+        .what = ES_ORDER_PUBLISH, .fd = -1, .frame = frame, .order = intake->order
     };
     int i;
 
@@ -39,28 +39,57 @@ static void frame_to_loops(es_intake_t *intake, const es_entry_t *entry, es_fram
     }
 }
 
-void es_intake_publish(es_intake_t *intake, es_item_t *item)
+/* What goes to the loops; NULL: out of memory. Takes the item. */
+static es_frame_t *make_frame(const es_intake_t *intake, const es_entry_t *entry, es_item_t *item,
+                              uint64_t number)
+{
+    es_frame_t *frame = es_frame_from_item(item);
+
+    if (frame && entry->events > 0 &&
+        es_frame_add_event(frame, intake->instance, number) != ES_OK) {
+        es_frame_unref(frame);
+        return NULL;
+    }
+    return frame;
+}
+
+void es_intake_publish_item(es_intake_t *intake, es_item_t *item, es_published_t *ret)
 {
     const es_str_t name = { item->channel, item->channel_len };
     const es_action_t action = item->stream.action;
     es_entry_t *entry = es_registry_find(intake->registry, name);
     es_frame_t *frame;
+    uint64_t number;
 
+    *ret = (es_published_t) { .receivers = entry ? entry->streams : 0 };
     intake->published++;
     es_log(&intake->config->log, ES_LOG_TRACE, "ES0302", "publish channel=%s receivers=%u",
-           item->channel, entry ? entry->streams : 0);
-    if (!entry || !item->stream.present ||
-        (action != ES_ACTION_SEND && action != ES_ACTION_CLOSE)) {
+           item->channel, ret->receivers);
+    if (!item->stream.present || (action != ES_ACTION_SEND && action != ES_ACTION_CLOSE)) {
         es_item_free(item);
         return;
     }
-    frame = es_frame_from_item(item);
+    number = es_events_next(intake);
+    ret->number = action == ES_ACTION_SEND ? number : 0;
+    es_events_keep(intake, item, number);
+    if (!entry) {
+        es_item_free(item);
+        return;
+    }
+    frame = make_frame(intake, entry, item, number);
     if (!frame) {
         es_log(&intake->config->log, ES_LOG_ERR, "ES0303", "out of memory: a message is lost");
         return;
     }
     frame_to_loops(intake, entry, frame);
     es_frame_unref(frame);
+}
+
+void es_intake_publish(es_intake_t *intake, es_item_t *item)
+{
+    es_published_t ignored;
+
+    es_intake_publish_item(intake, item, &ignored);
 }
 
 void es_intake_refused(es_intake_t *intake, const char *from, const es_detail_t *detail)

@@ -50,6 +50,7 @@ static void leave_channels(es_intake_t *intake, es_stream_t *s, int loop, bool p
         es_channel_t *channel = s->subs[i].channel;
         const es_command_t cmd = { .what = ES_ORDER_FREE, .fd = -1, .channel = channel };
 
+        channel->entry->events -= s->events ? 1 : 0;
         if (!es_registry_leave(intake->registry, channel, loop)) {
             continue;
         }
@@ -88,16 +89,19 @@ static es_err_t subscribe(es_intake_t *intake, es_stream_t *s, es_sub_spec_t *sp
     s->tracked = s->tracked || sub->continuous;
     sub->last_id = spec->prev_id;
     spec->prev_id = NULL;
-    sub->mask = ES_MASK_ASSERT;
-    sub->filter_count = spec->filter_count;
+    sub->mask = s->events ? 0 : ES_MASK_ASSERT;
     for (i = 0; i < spec->filter_count; i++) {
         const es_filter_t filter = (es_filter_t)spec->filters[i];
 
-        sub->filters[i] = (uint8_t)filter;
+        if (s->events && es_filter_is_content(filter)) {
+            continue; /* what an event is was decided once, for all */
+        }
+        sub->filters[sub->filter_count++] = (uint8_t)filter;
         sub->mask |= ES_MASK(filter);
         s->tracked = s->tracked || es_filter_is_content(filter);
     }
     s->sub_count++;
+    channel->entry->events += s->events ? 1 : 0;
     return ES_OK;
 }
 
@@ -121,6 +125,7 @@ static es_err_t place(es_intake_t *intake, es_instruct_t *in, es_stream_t *s)
     const es_command_t cmd = { .what = ES_ORDER_RESERVE, .fd = -1, .stream = s };
     es_err_t err = join_channels(intake, in, s, loop);
 
+    s->sent = intake->order;
     if (err == ES_OK) {
         err = es_queue_push(&intake->loops[loop].queue, &cmd);
     }
@@ -276,6 +281,10 @@ es_err_t es_intake_resume(es_intake_t *intake, es_str_t hold, int fd, es_str_t r
     }
     if (err == ES_OK) {
         s->bytes = delivery.resume->bytes;
+        s->replaying = s->events && delivery.resume->replaying;
+        s->sent = delivery.resume->sent;
+        s->until = delivery.resume->until;
+        s->forgiven = delivery.resume->forgiven;
         err = es_limits_add(intake, s);
     }
     if (err == ES_OK) {

@@ -38,6 +38,7 @@ typedef struct piece {
     es_frame_t *frame;
     es_sub_t *sub;
     uint64_t position;
+    uint64_t order;
 } piece_t;
 
 typedef struct gather {
@@ -57,6 +58,15 @@ es_stream_t *es_stream_make(es_instruct_t *in, es_delivery_t *delivery)
     }
     s->fd = -1;
     s->chunked = delivery->chunked;
+    s->events = delivery->events;
+    if (delivery->events && delivery->from.from != ES_FROM_NOW) {
+        s->from = malloc(sizeof *s->from);
+        if (!s->from) {
+            free(s);
+            return NULL;
+        }
+        *s->from = delivery->from;
+    }
     s->peer = delivery->peer;
     s->uri = delivery->uri;
     delivery->peer = NULL;
@@ -86,6 +96,7 @@ void es_stream_free(es_stream_t *stream)
     free(stream->peer);
     free(stream->uri);
     free(stream->log);
+    free(stream->from);
     free(stream);
 }
 
@@ -132,17 +143,26 @@ static void gather_add(gather_t *g, const es_stream_t *s, es_frame_t *frame, es_
 
     g->iov[g->n].iov_base = (void *)(uintptr_t)(bytes.p + offset);
     g->iov[g->n].iov_len = bytes.n - offset;
-    g->piece[g->n] = (piece_t) { .frame = frame, .sub = sub, .position = sub ? sub->cursor : 0 };
+    g->piece[g->n] = (piece_t) { .frame = frame, .sub = sub };
+    if (sub) {
+        g->piece[g->n].position = sub->cursor;
+        g->piece[g->n].order = es_channel_at(sub->channel, sub->cursor)->order;
+    }
     g->n++;
 }
 
 /* Takes the next frame of `sub` into the gather. False: the gather ends here. */
 static bool gather_next(gather_t *g, es_stream_t *s, es_sub_t *sub)
 {
-    es_frame_t *frame = es_channel_at(sub->channel, sub->cursor)->frame;
+    const es_log_entry_t *entry = es_channel_at(sub->channel, sub->cursor);
+    es_frame_t *frame = entry->frame;
     es_verdict_t verdict = ES_DELIVER_SHARED;
     es_frame_t *own = NULL;
 
+    if (s->events && entry->order <= s->sent && frame->action != ES_ACTION_CLOSE) {
+        sub->cursor++; /* it came from the history */
+        return true;
+    }
     if ((frame->mask & sub->mask) || s->tracked) {
         verdict = es_deliver_filter(sub, frame, &own);
     }
@@ -150,8 +170,11 @@ static bool gather_next(gather_t *g, es_stream_t *s, es_sub_t *sub)
         if (frame->action == ES_ACTION_CLOSE) {
             gather_add(g, s, es_frame_terminator(), sub, 0);
         }
-        else {
+        else if (!s->events) {
             gather_add(g, s, own ? own : frame, sub, 0);
+        }
+        else if (frame->event && frame->event->len > 0) {
+            gather_add(g, s, frame->event, sub, 0);
         }
     }
     g->own = own != NULL;
@@ -172,6 +195,9 @@ static void gather(gather_t *g, es_stream_t *s)
             g->more = true;
             return;
         }
+    }
+    if (s->replaying) {
+        return; /* replay.c has the next */
     }
     for (sub = next_sub(s); sub && !g->more; sub = next_sub(s)) {
         g->more = g->n == GATHER_MAX || !gather_next(g, s, sub);
@@ -225,6 +251,9 @@ static bool account(es_stream_t *s, gather_t *g, size_t sent)
     es_count(&s->loop->counters.deliveries, first_back - (g->piece[0].sub == NULL ? 1 : 0));
     for (int k = g->n - 1; k >= first_back; k--) {
         g->piece[k].sub->cursor = g->piece[k].position;
+    }
+    if (first_back > 0 && g->piece[first_back - 1].sub) {
+        s->sent = g->piece[first_back - 1].order;
     }
     return i == g->n;
 }
@@ -299,7 +328,7 @@ void es_stream_loop_flush(es_stream_t *stream, uint64_t now_ms)
         }
         return;
     }
-    if (has_lagged(stream)) {
+    if (!stream->replaying && has_lagged(stream) && !es_replay_loop_fall_back(stream)) {
         es_stream_loop_end(stream, ES_END_LAG);
         return;
     }
@@ -410,78 +439,5 @@ void es_stream_loop_timer(es_stream_t *stream, uint64_t now_ms)
     }
     if (stream->state == ES_STREAM_LIVE) {
         arm(stream);
-    }
-}
-
-/* ---- the end ---- */
-
-/* Closes the descriptor. Unread bytes of the client would turn the close into a reset, and a reset
- * may overtake the last bytes that we sent: read them away first. */
-static void close_gently(int fd)
-{
-    char waste[4096];
-    int rounds = 16;
-
-    (void)shutdown(fd, SHUT_WR);
-    while (rounds-- > 0 && recv(fd, waste, sizeof waste, MSG_DONTWAIT) > 0) {}
-    close(fd);
-}
-
-/* Takes the stream off everything of the loop's, and puts it with the dead. */
-static void leave_loop(es_stream_t *s)
-{
-    es_loop_t *loop = s->loop;
-    uint16_t i;
-
-    if (s->state == ES_STREAM_LIVE) {
-        es_count(&loop->counters.streams, -1);
-    }
-    s->state = ES_STREAM_ENDED;
-    es_wheel_disarm(&loop->wheel, &s->timer);
-    for (i = 0; i < s->sub_count; i++) {
-        es_channel_leave(&s->subs[i]);
-    }
-    if (s->fd >= 0) {
-        /* The close alone does not do it while another process still has a copy of the socket:
-         * epoll would go on to tell us of it, with a pointer to a stream that is freed by then. */
-        (void)epoll_ctl(loop->epoll, EPOLL_CTL_DEL, s->fd, NULL);
-    }
-    if (s->prev) {
-        s->prev->next = s->next;
-    }
-    else {
-        loop->streams = s->next;
-    }
-    if (s->next) {
-        s->next->prev = s->prev;
-    }
-    s->prev = NULL;
-    s->next = loop->dead;
-    loop->dead = s;
-}
-
-void es_stream_loop_end(es_stream_t *stream, es_end_t end)
-{
-    if (stream->state == ES_STREAM_ENDED) {
-        return;
-    }
-    es_count(&stream->loop->counters.ended[end], 1); /* before it is missing in `streams` */
-    if (stream->state == ES_STREAM_LIVE) {
-        es_end_loop_log(stream, end);
-    }
-    stream->end = (uint8_t)end;
-    leave_loop(stream);
-    if (stream->fd >= 0) {
-        close_gently(stream->fd);
-        stream->fd = -1;
-    }
-}
-
-void es_stream_loop_forget(es_stream_t *stream)
-{
-    leave_loop(stream);
-    if (stream->fd >= 0) {
-        close(stream->fd);
-        stream->fd = -1;
     }
 }

@@ -62,13 +62,22 @@ static es_err_t split(es_str_t payload, es_str_t *ret_text, es_str_t *ret_rest, 
     return ES_OK;
 }
 
-/* {"order": n} */
-static es_err_t read_order(es_str_t text, uint64_t *ret, es_detail_t *detail)
+/* A number that is not negative; -1: there is none. */
+static json_int_t read_number(const json_t *o, const char *name)
+{
+    const json_t *v = json_object_get(o, name);
+
+    return json_is_integer(v) && json_integer_value(v) >= 0 ? json_integer_value(v) : -1;
+}
+
+/* {"order": n, "instance": n}; -1: it has no instance. */
+static es_err_t read_order(es_str_t text, uint64_t *ret, json_int_t *ret_instance,
+                           es_detail_t *detail)
 {
     json_t *o = json_loadb(text.p, text.n, 0, NULL);
-    const json_t *order = json_object_get(o, "order");
-    const json_int_t n = json_is_integer(order) ? json_integer_value(order) : -1;
+    const json_int_t n = read_number(o, "order");
 
+    *ret_instance = read_number(o, "instance");
     json_decref(o);
     if (n < 0) {
         return es_fail(detail, ES_EINVAL, "'order' is missing");
@@ -155,10 +164,11 @@ static es_err_t on_frame(takeover_t *t, es_str_t payload, es_detail_t *detail)
     es_item_t *item = NULL;
     es_frame_t *frame;
     uint64_t order = 0;
+    json_int_t instance = -1;
     es_err_t err = split(payload, &text, &packet, detail);
 
     if (err == ES_OK) {
-        err = read_order(text, &order, detail);
+        err = read_order(text, &order, &instance, detail);
     }
     if (err == ES_OK) {
         err = es_item_from_kept(packet, &item, detail);
@@ -167,7 +177,13 @@ static es_err_t on_frame(takeover_t *t, es_str_t payload, es_detail_t *detail)
         return err;
     }
     frame = es_frame_from_item(item);
-    err = frame ? keep(t, frame, order) : ES_ENOMEM;
+    err = frame ? ES_OK : ES_ENOMEM;
+    if (err == ES_OK && instance >= 0) { /* its id is the one that it had */
+        err = es_frame_add_event(frame, (uint64_t)instance, instance > 0 ? order : 0);
+    }
+    if (err == ES_OK) {
+        err = keep(t, frame, order);
+    }
     if (err != ES_OK) {
         es_frame_unref(frame);
         (void)es_fail(detail, err, "out of memory");
@@ -274,22 +290,42 @@ static es_err_t on_loose(takeover_t *t, es_wire_message_t *m, es_detail_t *detai
     return ES_OK;
 }
 
+/* What the logs of the hub before had no more, streams that replay take from the history: all up to
+ * now, to be sure. */
+static void forget_logs(es_intake_t *intake)
+{
+    es_channel_t *c;
+    int i;
+
+    for (i = 0; i < intake->loop_count; i++) {
+        for (c = intake->loops[i].dirty; c; c = c->next_dirty) { /* each that was filled */
+            c->dropped = intake->order;
+        }
+    }
+}
+
 /* From here on this hub serves, and says so: the other one forgets what it had. */
 static es_err_t on_done(takeover_t *t, const es_wire_message_t *m, es_detail_t *detail)
 {
     es_str_t text, stats;
     uint64_t order = 0;
+    json_int_t instance = -1;
     es_err_t err = split(m->payload, &text, &stats, detail);
 
     if (err == ES_OK) {
-        err = read_order(text, &order, detail);
+        err = read_order(text, &order, &instance, detail);
     }
     if (err == ES_OK && order > t->intake->order) {
         t->intake->order = order;
     }
+    if (err == ES_OK && instance > 0) {
+        t->intake->instance = (uint64_t)instance;
+    }
     if (err == ES_OK) {
         es_stats_carry(t->intake, stats);
     }
+    es_events_open(t->intake); /* the hub before has closed it */
+    forget_logs(t->intake);
     t->done = true;
     return es_wire_reply(t->from, m->head.number, ES_OK, es_str(""));
 }

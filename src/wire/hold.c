@@ -10,6 +10,36 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Where a stream begins. NULL: live only, or out of memory. */
+static json_t *from_to_json(const es_position_t *from)
+{
+    switch (from->from) {
+    case ES_FROM_ID:
+        /* It may be any bytes; no id of ours is damaged by this one, which is none either. */
+        return json_pack("{s:s}", "id", es_text_is_utf8(es_str(from->id)) ? from->id : "");
+    case ES_FROM_EARLIEST:
+        return json_pack("{s:b}", "earliest", 1);
+    case ES_FROM_TIME:
+        return json_pack("{s:I}", "time", (json_int_t)from->time_ms);
+    case ES_FROM_LAST:
+        return json_pack("{s:I}", "last", (json_int_t)from->count);
+    default:
+        return NULL;
+    }
+}
+
+/* What a stream of the native endpoint has. Unlike what serves the log alone, none of it may be
+ * left out. */
+static bool put_native(json_t *o, const es_delivery_t *d)
+{
+    const bool positioned = d->from.from != ES_FROM_NOW && d->from.from != ES_FROM_ERROR;
+
+    return (!d->events || json_object_set_new(o, "events", json_true()) == 0) &&
+           (!positioned || json_object_set_new(o, "from", from_to_json(&d->from)) == 0) &&
+           (d->until_ms == 0 ||
+            json_object_set_new(o, "until", json_integer((json_int_t)d->until_ms)) == 0);
+}
+
 static json_t *delivery_to_json(const es_delivery_t *d)
 {
     json_t *o = json_pack("{s:s}", "framing", d->chunked ? "chunked" : "raw");
@@ -27,6 +57,10 @@ static json_t *delivery_to_json(const es_delivery_t *d)
     }
     if (o && d->started_ms > 0) {
         json_object_set_new(o, "started", json_integer((json_int_t)d->started_ms));
+    }
+    if (o && !put_native(o, d)) {
+        json_decref(o);
+        return NULL;
     }
     return o;
 }
@@ -46,10 +80,12 @@ static json_t *resume_to_json(const es_resume_t *r, size_t channels)
         json_decref(continuous);
         return NULL;
     }
-    return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "behind", behind, "continuous",
-                     continuous, "bytes", (json_int_t)r->bytes, "idle", (json_int_t)r->idle, "due",
-                     (json_int_t)r->due, "stalled", (json_int_t)r->stalled, "ending",
-                     (json_int_t)r->ending);
+    return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I}", "behind", behind,
+                     "continuous", continuous, "bytes", (json_int_t)r->bytes, "idle",
+                     (json_int_t)r->idle, "due", (json_int_t)r->due, "stalled",
+                     (json_int_t)r->stalled, "ending", (json_int_t)r->ending, "replaying",
+                     r->replaying, "sent", (json_int_t)r->sent, "until", (json_int_t)r->until,
+                     "forgiven", (json_int_t)r->forgiven);
 }
 
 /* Puts what stands beside the instruct into the message. */
@@ -137,6 +173,59 @@ static es_err_t take_ms(const json_t *o, const char *name, uint64_t *ret, es_det
     return ES_OK;
 }
 
+/* A number of that name, at least `min`. */
+static bool take_int(const json_t *o, const char *name, json_int_t min, int64_t *ret)
+{
+    const json_t *v = json_object_get(o, name);
+
+    if (!json_is_integer(v) || json_integer_value(v) < min) {
+        return false;
+    }
+    *ret = json_integer_value(v);
+    return true;
+}
+
+static es_err_t from_from_json(const json_t *o, es_position_t *from, es_detail_t *detail)
+{
+    const json_t *id = json_object_get(o, "id");
+
+    if (!o) {
+        return ES_OK;
+    }
+    if (json_is_string(id) && json_string_length(id) < sizeof from->id &&
+        strlen(json_string_value(id)) == json_string_length(id)) {
+        from->from = ES_FROM_ID;
+        memcpy(from->id, json_string_value(id), json_string_length(id) + 1);
+    }
+    else if (json_is_true(json_object_get(o, "earliest"))) {
+        from->from = ES_FROM_EARLIEST;
+    }
+    else if (take_int(o, "time", 0, &from->time_ms)) {
+        from->from = ES_FROM_TIME;
+    }
+    else if (take_int(o, "last", 1, &from->count) && from->count <= ES_MAX_REWIND) {
+        from->from = ES_FROM_LAST;
+    }
+    else {
+        return es_fail(detail, ES_EINVAL,
+                       "'from' of 'delivery' needs 'id', 'earliest', 'time' or 'last'");
+    }
+    return ES_OK;
+}
+
+static es_err_t native_from_json(const json_t *o, es_delivery_t *d, es_detail_t *detail)
+{
+    const json_t *events = json_object_get(o, "events");
+    es_err_t err;
+
+    if (events && !json_is_boolean(events)) {
+        return es_fail(detail, ES_EINVAL, "'delivery' contains 'events' with wrong type");
+    }
+    d->events = json_is_true(events);
+    err = from_from_json(json_object_get(o, "from"), &d->from, detail);
+    return err == ES_OK ? take_ms(o, "until", &d->until_ms, detail) : err;
+}
+
 static es_err_t delivery_from_json(const json_t *o, es_delivery_t *d, es_detail_t *detail)
 {
     const char *framing = json_string_value(json_object_get(o, "framing"));
@@ -153,7 +242,10 @@ static es_err_t delivery_from_json(const json_t *o, es_delivery_t *d, es_detail_
     if (err == ES_OK) {
         err = take_string(o, "log", &d->log, detail);
     }
-    return err == ES_OK ? take_ms(o, "started", &d->started_ms, detail) : err;
+    if (err == ES_OK) {
+        err = take_ms(o, "started", &d->started_ms, detail);
+    }
+    return err == ES_OK ? native_from_json(o, d, detail) : err;
 }
 
 /* A count that one hub tells the next. */
@@ -196,10 +288,14 @@ static es_err_t resume_from_json(const json_t *o, es_resume_t **ret, es_detail_t
         !take_count(json_object_get(o, "idle"), &r->idle) ||
         !take_optional(json_object_get(o, "due"), &r->due) ||
         !take_optional(json_object_get(o, "stalled"), &r->stalled) ||
+        !take_optional(json_object_get(o, "sent"), &r->sent) ||
+        !take_optional(json_object_get(o, "until"), &r->until) ||
+        !take_optional(json_object_get(o, "forgiven"), &r->forgiven) ||
         !take_count(json_object_get(o, "ending"), &r->ending)) {
         free(r);
         return es_fail(detail, ES_EINVAL, "'resume' is not what a hub writes");
     }
+    r->replaying = json_is_true(json_object_get(o, "replaying"));
     *ret = r;
     return ES_OK;
 }

@@ -3,9 +3,11 @@
 # Every directive of the module is in README.md and in docs/directives.md, and nothing else is.
 . "$(dirname "$0")/lib/lint.sh"
 
-table=src/httpd/config.c
-need "$table" README.md docs/directives.md
-names=$(tr '\n' ' ' <"$table" 2>/dev/null |
+table='src/httpd/config.c src/httpd/native_commands.h'
+# shellcheck disable=SC2086 # a list of files
+need $table README.md docs/directives.md
+# shellcheck disable=SC2086
+names=$(cat $table 2>/dev/null | tr -d '\134' | tr '\n' ' ' |
     grep -oE '\bAP_INIT_[A-Z0-9_]+\( *"[A-Za-z]+"' | sed -E 's/.*"([A-Za-z]+)"/\1/' | sort -u)
 [ -n "$names" ] || complain "$table: no AP_INIT_*(\"Name\") found"
 result "the table of directives is there"

@@ -83,6 +83,84 @@ static void leaves_out_what_is_unknown_or_not_utf8(void **state)
     free(text);
 }
 
+/* The delivery of a native stream, there and back. */
+static void native_facts_come_back(void **state)
+{
+    static const es_position_t positions[] = { { .from = ES_FROM_NOW },
+                                               { .from = ES_FROM_ID,
+                                                 .id = "AAECAwQFBgcICQoLDA0ODxAREhM" },
+                                               { .from = ES_FROM_ID, .id = "" },
+                                               { .from = ES_FROM_EARLIEST },
+                                               { .from = ES_FROM_TIME, .time_ms = 1795468245123 },
+                                               { .from = ES_FROM_TIME, .time_ms = 0 },
+                                               { .from = ES_FROM_LAST, .count = ES_MAX_REWIND } };
+    es_instruct_t *in = instruct("{\"hold\": {\"mode\": \"stream\", \"channels\": []}}");
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < sizeof positions / sizeof positions[0]; i++) {
+        const es_delivery_t to = { .events = true,
+                                   .from = positions[i],
+                                   .until_ms = 1795468999001 };
+        es_instruct_t *back = NULL;
+        es_delivery_t from = { 0 };
+        es_detail_t detail;
+        char *text = NULL;
+        size_t len = 0;
+
+        assert_int_equal(es_hold_encode(in, &to, &text, &len), ES_OK);
+        assert_err(es_hold_decode((es_str_t) { text, len }, &back, &from, &detail), ES_OK, &detail);
+        assert_true(from.events);
+        assert_int_equal(from.from.from, positions[i].from);
+        assert_string_equal(from.from.id, positions[i].id);
+        assert_int_equal(from.from.time_ms, positions[i].time_ms);
+        assert_int_equal(from.from.count, positions[i].count);
+        assert_int_equal(from.until_ms, to.until_ms);
+        es_delivery_clear(&from);
+        es_instruct_free(back);
+        free(text);
+    }
+    es_instruct_free(in);
+}
+
+static void refuses_positions_that_no_child_writes(void **state)
+{
+    static const char *const facts[] = {
+        "\"events\": 1",
+        "\"from\": null",
+        "\"from\": {}",
+        "\"from\": {\"id\": 7}",
+        "\"from\": {\"id\": "
+        "\"1234567890123456789012345678901234567890123456789012345678901234\"}",
+        "\"from\": {\"id\": \"a\\u0000b\"}",
+        "\"from\": {\"earliest\": false}",
+        "\"from\": {\"time\": -1}",
+        "\"from\": {\"time\": 1.5}",
+        "\"from\": {\"last\": 0}",
+        "\"from\": {\"last\": 100001}",
+        "\"until\": -1",
+        "\"until\": \"soon\"",
+    };
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < ES_COUNT(facts); i++) {
+        es_instruct_t *in = NULL;
+        es_delivery_t d = { 0 };
+        es_detail_t detail = { "" };
+        char text[512];
+
+        snprintf(text, sizeof text,
+                 "{\"hold\": {\"mode\": \"stream\", \"channels\": []}, "
+                 "\"delivery\": {\"framing\": \"raw\", \"peer\": \"x\", %s}}",
+                 facts[i]);
+        assert_err(es_hold_decode(es_str(text), &in, &d, &detail), ES_EINVAL, &detail);
+        assert_non_null(strstr(detail.text, "'delivery'"));
+        assert_null(in);
+        assert_null(d.peer);
+    }
+}
+
 /* As large as layer 1 lets an instruct become. */
 static void carries_the_largest_instruct(void **state)
 {
@@ -246,6 +324,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(comes_back_as_it_went),
         cmocka_unit_test(leaves_out_what_is_unknown_or_not_utf8),
+        cmocka_unit_test(native_facts_come_back),
+        cmocka_unit_test(refuses_positions_that_no_child_writes),
         cmocka_unit_test(carries_the_largest_instruct),
         cmocka_unit_test(refuses_what_is_no_hold_message),
         cmocka_unit_test(a_resumed_stream_comes_back),

@@ -24,7 +24,7 @@ static void a_reservation_without_memory_leaves_nothing(void **state)
         "\"filters\": [\"build-id\"]}, {\"name\": \"b\"}, {\"name\": \"c\"}, {\"name\": \"d\"}], "
         "\"keep-alive\": {\"content\": \"x\"}, \"meta\": {\"user\": \"me\"}}, "
         "\"delivery\": {\"framing\": \"raw\", \"peer\": \"192.0.2.9:1\", \"uri\": \"/\", "
-        "\"log\": \"x\\ny\", \"started\": 1}}";
+        "\"log\": \"x\\ny\", \"started\": 1, \"events\": true, \"from\": {\"last\": 3}}}";
     rig_t rig;
     es_stream_t *s = NULL, *first;
     es_detail_t detail;
@@ -109,6 +109,42 @@ static void a_publish_without_memory_loses_the_message_alone(void **state)
         close(client);
         es_buf_free(&got);
     }
+}
+
+/* The same with the second form that event streams get. */
+static void an_event_without_memory_is_lost_whole(void **state)
+{
+    static const char packet[] = "J{\"channel\": \"a\", \"formats\": {\"http-stream\": "
+                                 "{\"content\": \"data: %%\\n\\n\", \"content-filters\": "
+                                 "[\"build-id\"]}}}";
+    rig_t rig;
+    es_buf_t got;
+    long allowed;
+    int client;
+
+    (void)state;
+    es_buf_init(&got, 1 << 20);
+    rig_open(&rig, ES_HUB_LAG_DEFAULT);
+    client = rig_hold(&rig, rig_reserve(&rig, S("{\"hold\": {\"mode\": \"stream\", \"channels\": "
+                                                "[{\"name\": \"a\"}]}, \"delivery\": {\"framing\": "
+                                                "\"raw\", \"events\": true}}")));
+    for (allowed = 0; got.n == 0; allowed++) {
+        es_item_t *item = NULL;
+
+        assert_true(allowed < 1000);
+        assert_int_equal(es_item_from_packet(packet, sizeof packet - 1, &item, NULL), ES_OK);
+        countdown = allowed;
+        es_intake_publish(&rig.intake, item);
+        countdown = -1;
+        rig_round(&rig);
+        got_read(&got, client);
+    }
+    assert_true(allowed > 3);
+    assert_int_equal(got.n, 4 + ES_EVENT_ID_LEN + 1 + 9);
+    assert_bytes(got.p + got.n - 9, 9, "data: %\n\n");
+    rig_close(&rig);
+    close(client);
+    es_buf_free(&got);
 }
 
 static void a_log_that_cannot_grow_keeps_what_it_has(void **state)
@@ -210,6 +246,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_reservation_without_memory_leaves_nothing),
         cmocka_unit_test(a_publish_without_memory_loses_the_message_alone),
+        cmocka_unit_test(an_event_without_memory_is_lost_whole),
         cmocka_unit_test(a_log_that_cannot_grow_keeps_what_it_has),
         cmocka_unit_test(a_subscription_that_cannot_join_changes_nothing),
         cmocka_unit_test(the_wire_says_that_it_has_no_memory),

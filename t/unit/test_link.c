@@ -159,7 +159,7 @@ static void closes_a_descriptor_that_no_request_wants(void **state)
     close(pair[1]);
     assert_int_equal(es_wire_answer(link, 5, FX_PATIENCE, &code, &text, &len), ES_OK);
     assert_int_equal(code, ES_OK);
-    assert_string_equal(text, "");
+    assert_non_null(strstr(text, "\"receivers\": [1]"));
     free(text);
     assert_end(pair[0]);
     close(pair[0]);
