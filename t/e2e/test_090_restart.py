@@ -15,7 +15,7 @@ from harness import HTTP2, VERSIONS, unique, wait_until
 from publish import Publisher, Push, item
 from scenario import HUB_ALONE, ended_or_alive, may_end, no_answered_publish_is_lost
 
-LONG = 15.0  # seconds that a stop with streams may take
+LONG = 25.0  # seconds that a stop with streams may take
 # The event MPM closes workers' sockets when it restarts, also one that is just being closed.
 ALLOWED = {"graceful": [], "restart": [r"\(9\)Bad file descriptor: AH03092"]}
 
