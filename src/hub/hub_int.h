@@ -172,6 +172,7 @@ typedef enum es_end {
     ES_END_TIMEOUT,    /* its socket took nothing for too long, or the network gave it up */
     ES_END_ERROR,      /* a system call failed */
     ES_END_SHUTDOWN,   /* the hub stops */
+    ES_END_EXPIRED,    /* its time was up: the client's token */
     ES_END_RELEASED,   /* given up before it was held */
     ES_END_COUNT
 } es_end_t;
@@ -190,6 +191,7 @@ struct es_stream {
     bool carried;            /* fd is a socketpair: a child carries the bytes on to the client */
     bool tracked;            /* frames are looked at for this stream alone, one at a time */
     bool events;             /* a native event stream: it gets the event form of frames */
+    bool expired;            /* its time is up: it gets the rest, and ends */
     uint8_t keep_alive_mode; /* es_keep_alive_mode_t */
     uint16_t sub_count;
     uint64_t keep_alive_ms;  /* 0: none */
@@ -197,11 +199,14 @@ struct es_stream {
     es_frame_t *keep_alive;  /* shared with the streams that have the same; one reference */
     es_frame_t *pending;     /* partly written; one reference */
     size_t pending_off;      /* bytes of it that are gone */
-    es_timer_t timer;        /* fires at the earlier of the next keep-alive and the send timeout */
+    es_timer_t timer;        /* fires for the next keep-alive, the send timeout or its expiry */
     uint64_t last_ms;        /* last delivery, for idle keep-alives */
     uint64_t
         stalled_ms; /* since when the socket has taken nothing although bytes wait; 0: none do */
     uint64_t started_ms; /* when its request came, wall clock */
+    uint64_t expires_ms; /* when it has to end, wall clock; 0: never */
+    uint64_t expired_ms; /* since when it is `expired`, as `now_ms` */
+    uint64_t final;      /* expired: number of the newest message that it still gets */
     uint64_t bytes;      /* written since the hold */
     es_client_t *client; /* the intake's count of its client's streams; loops leave it alone */
     bool replaying;      /* its next events come from the history; on loop->replaying once live */
@@ -254,6 +259,10 @@ es_end_t es_end_of_error(int err);                              /* of a socket; 
 es_end_t es_end_of_event(es_stream_t *stream, uint32_t events); /* EPOLLRDHUP, EPOLLHUP, EPOLLERR */
 void es_end_loop_log(es_stream_t *stream, es_end_t end);        /* error log, EventStreamLog */
 void es_end_loop_report(es_loop_t *loop); /* what was left out since the window began */
+/* Of a stream with `expires_ms`: when, on the wheel's clock, es_end_loop_expire has to be called.
+ * That lets it get the rest and end, if it is time. */
+uint64_t es_end_loop_expiry_due(const es_stream_t *stream);
+void es_end_loop_expire(es_stream_t *stream, uint64_t now_ms);
 
 /* ---- event.c: a message as native event streams get it ------------------------------------------
  */

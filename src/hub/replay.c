@@ -17,6 +17,8 @@
  * A stream that would miss something is cut as one that lags: what was pruned or cleared before it
  * was read, or could not be kept. Gaps up to `forgiven` were told at the reservation.
  *
+ * One whose time is up (stream.c) gets what comes up to `final`, and ends.
+ *
  * All in the stream's loop.
  */
 #include "hub_int.h"
@@ -235,7 +237,7 @@ static bool raise_until(es_stream_t *s)
         es_stream_loop_end(s, ES_END_LAG);
         return false;
     }
-    s->until = settled;
+    s->until = s->expired && s->final < settled ? s->final : settled;
     return true;
 }
 
@@ -258,7 +260,7 @@ static bool step(es_stream_t *s, uint64_t now_ms)
     if (s->sent < s->until && !next_batch(s)) {
         return false;
     }
-    if (s->sent >= s->until && logs_have_the_rest(s)) {
+    if (s->sent >= s->until && (logs_have_the_rest(s) || (s->expired && s->sent >= s->final))) {
         go_live(s, now_ms);
         return false;
     }

@@ -34,7 +34,8 @@ def test_json(httpd):
         "hub", "streams", "reserved", "channels", "published", "refused", "deliveries",
         "keep_alives", "bytes", "log_lost", "ended"])
     assert sorted(status["hub"]) == ["pid", "threads", "uptime"]
-    assert sorted(status["ended"]) == ["action", "client", "error", "lag", "shutdown", "timeout"]
+    assert sorted(status["ended"]) == ["action", "client", "error", "expired", "lag", "shutdown",
+                                       "timeout"]
     assert status["hub"]["threads"] == 3
     assert status["hub"]["pid"] == httpd.find_hub()
     assert 0 <= status["hub"]["uptime"] < 600
