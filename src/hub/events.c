@@ -115,12 +115,16 @@ void es_events_open(es_intake_t *intake)
 
 void es_events_close(es_intake_t *intake)
 {
+    es_history_counts_t counts;
     int i;
 
     if (!intake->history) {
         return;
     }
     es_history_finish(intake->history);
+    counts = es_history_counts(intake->history);
+    intake->carried.groups += counts.groups;
+    intake->carried.not_kept += counts.not_kept;
     intake->history_closing = true;
     es_events_settled(intake);
     intake->history_closing = false;
@@ -161,12 +165,14 @@ static es_err_t put(es_intake_t *intake, const es_item_t *item)
 
 void es_events_keep(es_intake_t *intake, const es_item_t *item, uint64_t number)
 {
+    const bool is_message = item->stream.action == ES_ACTION_SEND;
     es_err_t err = ES_EFULL;
 
     if (!intake->history) {
+        intake->not_kept += is_message && intake->history_broken.text[0] != '\0';
         return;
     }
-    if (item->stream.action != ES_ACTION_SEND) {
+    if (!is_message) {
         (void)es_history_skip(intake->history, intake->order);
         return;
     }
@@ -174,6 +180,7 @@ void es_events_keep(es_intake_t *intake, const es_item_t *item, uint64_t number)
         err = put(intake, item);
     }
     if (err != ES_OK) {
+        intake->not_kept++;
         es_history_miss(intake->history, intake->order, err, es_err_name(err));
         (void)es_history_skip(intake->history, intake->order);
     }

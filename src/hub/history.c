@@ -94,6 +94,12 @@ es_store_t *es_history_store(es_history_t *history)
     return history->store;
 }
 
+es_history_counts_t es_history_counts(es_history_t *history)
+{
+    return (es_history_counts_t) { .groups = atomic_load(&history->groups),
+                                   .not_kept = atomic_load(&history->not_kept) };
+}
+
 void es_history_await(es_history_t *history, int waiter, int fd)
 {
     atomic_store(&history->waiters[waiter].fd, fd);

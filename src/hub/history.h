@@ -61,6 +61,13 @@ uint64_t es_history_settled(es_history_t *history); /* R */
 uint64_t es_history_lost(es_history_t *history); /* R: the greatest settled message that failed */
 es_store_t *es_history_store(es_history_t *history);
 
+typedef struct es_history_counts { /* since it was opened */
+    uint64_t groups;               /* committed */
+    uint64_t not_kept;             /* messages that the writer had and the store did not take */
+} es_history_counts_t;
+
+es_history_counts_t es_history_counts(es_history_t *history); /* R */
+
 /** R: has `fd` (an eventfd) written to once, when the next numbers are settled. Call it before
  * es_history_settled, and no settling is missed. `waiter`: 0 to `waiters` - 1, one thread each. */
 void es_history_await(es_history_t *history, int waiter, int fd);

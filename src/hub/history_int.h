@@ -61,6 +61,7 @@ struct es_history {
     uint64_t next, end; /* the intake's: numbers that it may give out */
 
     atomic_uint_fast64_t settled, lost;
+    atomic_uint_fast64_t groups, not_kept; /* counted by the writer */
     es_waiter_t *waiters;
 };
 

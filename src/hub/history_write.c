@@ -42,6 +42,7 @@ static void lose(es_history_t *h, const es_job_t *v, size_t n, es_err_t err, con
 {
     es_history_add_failure(h, v[0].number, v[n - 1].number, err, why->text);
     es_history_raise_lost(h, v[n - 1].number);
+    atomic_fetch_add(&h->not_kept, n);
 }
 
 static es_store_item_t item_of(const es_job_t *job)
@@ -73,7 +74,10 @@ static void append(es_history_t *h, const es_job_t *v, size_t n)
         append(h, v + n / 2, n - n / 2);
         return;
     }
-    if (err != ES_OK) {
+    if (err == ES_OK) {
+        atomic_fetch_add(&h->groups, 1);
+    }
+    else {
         lose(h, v, n, err, &detail);
     }
 }

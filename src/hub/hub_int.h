@@ -334,7 +334,8 @@ typedef struct es_counters {  /* written by one loop, read by the intake */
     _Atomic uint64_t keep_alives;
     _Atomic uint64_t bytes;
     _Atomic uint64_t ended[ES_END_COUNT];
-    _Atomic uint64_t log_lost; /* lines of EventStreamLog that could not be written */
+    _Atomic uint64_t replaying; /* streams that read the history now */
+    _Atomic uint64_t log_lost;  /* lines of EventStreamLog that could not be written */
 } es_counters_t;
 
 void es_count(_Atomic uint64_t *counter, int64_t delta); /* by the counter's one writer */

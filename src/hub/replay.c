@@ -47,6 +47,7 @@ static void enlist(es_stream_t *s)
     }
     s->loop->replaying = s;
     s->loop->replay_busy = true;
+    es_count(&s->loop->counters.replaying, 1);
 }
 
 void es_replay_loop_leave(es_stream_t *stream)
@@ -59,6 +60,10 @@ void es_replay_loop_leave(es_stream_t *stream)
     else if (loop->replaying == stream) {
         loop->replaying = stream->replay_next;
     }
+    else {
+        return;
+    }
+    es_count(&loop->counters.replaying, -1);
     if (stream->replay_next) {
         stream->replay_next->replay_prev = stream->replay_prev;
     }
