@@ -106,7 +106,7 @@ void es_events_open(es_intake_t *intake)
     }
     intake->instance = instance;
     (void)es_events_next(intake); /* ids of now are newer than everything that is stored */
-    (void)es_history_skip(intake->history, intake->order);
+    es_history_skip(intake->history, intake->order);
     for (i = 0; i < intake->loop_count; i++) {
         intake->loops[i].history = intake->history;
         intake->loops[i].instance = instance;
@@ -173,7 +173,7 @@ void es_events_keep(es_intake_t *intake, const es_item_t *item, uint64_t number)
         return;
     }
     if (!is_message) {
-        (void)es_history_skip(intake->history, intake->order);
+        es_history_skip(intake->history, intake->order);
         return;
     }
     if (number > 0) {
@@ -182,7 +182,7 @@ void es_events_keep(es_intake_t *intake, const es_item_t *item, uint64_t number)
     if (err != ES_OK) {
         intake->not_kept++;
         es_history_miss(intake->history, intake->order, err, es_err_name(err));
-        (void)es_history_skip(intake->history, intake->order);
+        es_history_skip(intake->history, intake->order);
     }
 }
 
@@ -272,6 +272,9 @@ static es_err_t find(es_intake_t *intake, const es_stream_t *s, uint64_t *ret, b
                               (size_t)s->from->count, s->sent, ret, &detail);
         break;
     }
+    /* Not found is an answer. Else nobody knows what there is: the client is told, and gets what is
+     * new. */
+    *ret_reset = err != ES_OK && err != ES_ENOENT;
     return err;
 }
 
@@ -376,6 +379,7 @@ es_err_t es_events_clear(es_intake_t *intake, es_str_t request, es_detail_t *det
         (void)es_events_next(intake);
         err = es_history_clear(intake->history, intake->order, es_str(name));
         if (err != ES_OK) {
+            es_history_skip(intake->history, intake->order); /* or others would wait for it */
             (void)es_fail(detail, err, "the hub is out of memory");
         }
     }

@@ -218,11 +218,13 @@ es_err_t es_history_clear(es_history_t *history, uint64_t number, es_str_t chann
     return give(history, &job, channel, (es_str_t) { "", 0 });
 }
 
-es_err_t es_history_skip(es_history_t *history, uint64_t number)
+/* All jobs before it are in the queue already: who takes them takes this along. */
+void es_history_skip(es_history_t *history, uint64_t number)
 {
-    es_job_t job = { .number = number, .what = ES_JOB_SKIP };
-
-    return give(history, &job, (es_str_t) { "", 0 }, (es_str_t) { "", 0 });
+    pthread_mutex_lock(&history->lock);
+    history->skipped = number;
+    pthread_cond_signal(&history->work);
+    pthread_mutex_unlock(&history->lock);
 }
 
 /* ---- open and close ---- */

@@ -43,11 +43,11 @@ es_err_t es_history_put(es_history_t *history, uint64_t number, es_str_t channel
                         es_str_t bytes);
 
 /** I: orders a channel to be cleared. The order has failed with ES_ENOENT when there was nothing.
- */
+ * ES_ENOMEM: it was not taken. */
 es_err_t es_history_clear(es_history_t *history, uint64_t number, es_str_t channel);
 
-/** I: a number that stands for nothing to write; it is settled in its turn. */
-es_err_t es_history_skip(es_history_t *history, uint64_t number);
+/** I: a number that stands for nothing to write; it is settled in its turn. Needs no memory. */
+void es_history_skip(es_history_t *history, uint64_t number);
 
 /** I: a number whose message did not get as far as the writer. */
 void es_history_miss(es_history_t *history, uint64_t number, es_err_t err, const char *why);

@@ -120,6 +120,10 @@ void es_channel_free(es_channel_t *channel); /* no subscription may be left */
  * log's cost would pass `max_bytes`; the newest is always kept. */
 es_err_t es_channel_append(es_channel_t *channel, es_frame_t *frame, uint64_t order,
                            size_t max_bytes);
+/* A message that cannot be put there, out of memory: it counts as one that the log has dropped,
+ * with all before it, so that every stream takes it from the history or is cut. `closes`: it was an
+ * order to close. */
+void es_channel_lose(es_channel_t *channel, uint64_t order, bool closes);
 const es_log_entry_t *es_channel_at(const es_channel_t *channel, uint64_t position);
 es_err_t es_channel_join(es_channel_t *channel, es_sub_t *sub); /* cursor at the head */
 void es_channel_leave(es_sub_t *sub);
@@ -284,7 +288,7 @@ es_verdict_t es_deliver_filter(es_sub_t *sub, es_frame_t *frame, es_frame_t **re
  */
 
 typedef enum es_order {
-    ES_ORDER_PUBLISH, /* frame (one reference) to channel */
+    ES_ORDER_PUBLISH, /* frame (one reference) to channel; NULL: one that is lost */
     ES_ORDER_RESERVE, /* stream: put it on its channels */
     ES_ORDER_HOLD,    /* stream starts on fd */
     ES_ORDER_RELEASE, /* reserved stream is given up */
@@ -300,6 +304,7 @@ typedef struct es_command {
     es_stream_t *stream;
     es_frame_t *frame;
     uint64_t order;
+    bool closes; /* without a frame: it was to close */
 } es_command_t;
 
 enum {
@@ -313,7 +318,8 @@ typedef struct es_queue {
     es_command_t *v; /* written by the intake */
     size_t n, cap;
     size_t bytes;
-    int wake; /* eventfd, readable when the queue is not empty */
+    int wake;    /* eventfd, readable when the queue is not empty */
+    bool served; /* a loop takes what is there, and gives as good a vector for it */
 } es_queue_t;
 
 es_err_t es_queue_init(es_queue_t *queue);
@@ -324,6 +330,10 @@ es_err_t es_queue_push(es_queue_t *queue, const es_command_t *command);
 /* Loop: takes all that is there. `*v` and `*cap` are its spare vector, swapped in. Returns the
  * count. */
 size_t es_queue_take(es_queue_t *queue, es_command_t **v, size_t *cap);
+/* Loop: begins to take; makes the spare vector. Without memory nothing is made, and orders may get
+ * lost. Then no more. */
+void es_queue_serve(es_queue_t *queue, es_command_t **v, size_t *cap);
+void es_queue_desert(es_queue_t *queue);
 
 /* ---- loop.c -----------------------------------------------------------------------------------
  */
