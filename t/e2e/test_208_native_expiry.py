@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A token's `exp` ends the stream: on plain connections and behind TLS, after a reload too."""
+"""A token's `exp` ends the stream: on plain connections, behind TLS and over HTTP/2; after a reload
+too."""
 
 import time
 
 import jwt
 import pytest
 
+import h2
 import sse
-from harness import TLS_CA, only_plain, unique, wait_until
+from harness import MPM, TLS_CA, unique, wait_until
 from publish import item, publish
-
-pytestmark = only_plain("the tests choose the transport themselves")
 
 KEY = "a secret of more than thirty-two bytes"
 LOCATION = f"""
@@ -27,11 +27,13 @@ LAST = 256
 
 @pytest.fixture(scope="module")
 def httpd(make_httpd):
-    server = make_httpd()
+    server = make_httpd(modules=["http2"] if MPM != "prefork" else [])
     server.add("EventStreamLog logs/streams_log")
     server.publisher()
     server.vhost("main", LOCATION)
     server.vhost("tls", server._tls() + LOCATION)
+    if MPM != "prefork":
+        server.vhost("h2c", "Protocols h2c http/1.1" + LOCATION)
     return server.start()
 
 
@@ -121,6 +123,30 @@ def test_a_stream_ends_with_its_token(httpd, channel, kind, version):
     assert stream.chunked == (version == "1.1")
     wait_until(lambda: len(logged(httpd, channel)) >= 3, "a line for each stream")
     assert "expired" in logged(httpd, channel)
+
+
+if MPM != "prefork":  # where mod_http2 does not run
+
+    def test_over_http2(httpd, channel):
+        """END_STREAM, and the connection is good for the next request."""
+        for seconds in lives():
+            exp = int(time.time()) + seconds
+            with h2.Connection(httpd.port("h2c")) as c:
+                s = c.get(target(channel, exp))
+                s.wait(lambda: s.head is not None, "its head")
+                if not s.held:
+                    continue
+                s.wait_for(b"retry: 100\n\n")
+                text = f"data: {unique()}\n\n".encode()
+                publish(httpd.port("publish"), item(channel, text.decode()))
+                if time.time() >= exp:
+                    continue
+                s.wait_end()
+                assert time.time() >= exp and text in s.body
+                refused = c.get(target(channel, exp)).wait_end()
+                assert b"expired" in refused.body
+                break
+        httpd.wait_status(streams=0)
 
 
 @pytest.mark.parametrize("reloads", [1, 2])
