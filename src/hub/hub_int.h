@@ -279,7 +279,12 @@ bool es_event_is_one(const es_item_t *item); /* a message, and not an order to c
 /* ---- deliver.c: what one frame is for one subscription ------------------------------------------
  */
 
-typedef enum es_verdict { ES_DELIVER_SHARED, ES_DELIVER_OWN, ES_DELIVER_SKIP } es_verdict_t;
+typedef enum es_verdict {
+    ES_DELIVER_SHARED,
+    ES_DELIVER_OWN,
+    ES_DELIVER_SKIP,
+    ES_DELIVER_LOST /* out of memory: the stream would miss it */
+} es_verdict_t;
 
 /* Runs the subscription's filters. ES_DELIVER_OWN: *ret_own is a frame for this stream alone. */
 es_verdict_t es_deliver_filter(es_sub_t *sub, es_frame_t *frame, es_frame_t **ret_own);

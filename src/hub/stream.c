@@ -48,6 +48,7 @@ typedef struct gather {
     int n;
     bool own;  /* the last frame is this stream's alone: unref it after the write */
     bool more; /* stopped before the heads were reached */
+    bool lost; /* there is no memory for the next frame */
 } gather_t;
 
 es_stream_t *es_stream_make(es_instruct_t *in, es_delivery_t *delivery)
@@ -169,6 +170,10 @@ static bool gather_next(gather_t *g, es_stream_t *s, es_sub_t *sub)
     if ((frame->mask & sub->mask) || s->tracked) {
         verdict = es_deliver_filter(sub, frame, &own);
     }
+    if (verdict == ES_DELIVER_LOST) {
+        g->lost = true;
+        return false;
+    }
     if (verdict != ES_DELIVER_SKIP) {
         if (frame->action == ES_ACTION_CLOSE) {
             gather_add(g, s, es_frame_terminator(), sub, 0);
@@ -203,6 +208,7 @@ static void gather(gather_t *g, es_stream_t *s)
     g->n = 0;
     g->own = false;
     g->more = false;
+    g->lost = false;
     if (s->pending) {
         gather_add(g, s, s->pending, NULL, s->pending_off);
         if (s->pending == es_frame_terminator() || s->tracked) {
@@ -358,6 +364,10 @@ void es_stream_loop_flush(es_stream_t *stream, uint64_t now_ms)
         if (g.own) {
             es_frame_unref(g.piece[g.n - 1].frame);
         }
+        if (g.lost && stream->state == ES_STREAM_LIVE) {
+            es_stream_loop_end(stream, ES_END_ERROR);
+        }
+        go_on = go_on && !g.lost;
     }
     if (stream->state != ES_STREAM_ENDED) {
         settle_all(stream);
