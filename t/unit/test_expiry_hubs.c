@@ -31,8 +31,9 @@ static void reserve_plain(int link, const char *channel, const char *more)
     fx_reserve(link, (es_str_t) { hold, (size_t)n });
 }
 
-/* After the clock was put forward: the one loop has seen it. */
-static void let_it_look(int link, const fx_hub_t *hub)
+/* After the clock was put forward: the one loop has seen it. Then the clock stands still: no stream
+ * is cut because this machine is slow. */
+static void let_it_look(int link, fx_hub_t *hub)
 {
     int other;
 
@@ -40,6 +41,7 @@ static void let_it_look(int link, const fx_hub_t *hub)
     other = fx_hold_fd(link);
     assert_end(other);
     close(other);
+    atomic_store(&hub->still_ms, fx_hub_clock(hub));
 }
 
 static void a_stream_that_was_handed_over_still_ends(void **state)
