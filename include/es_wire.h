@@ -181,6 +181,7 @@ typedef struct es_resume {
     uint64_t stalled; /* milliseconds that bytes wait and the socket takes none; 0: none wait */
     bool replaying;   /* an event stream that reads the history; see replay.c for the others */
     uint64_t sent, until, forgiven;
+    uint64_t final;  /* 0, or 1 more than the number of the last message it gets: it has expired */
     uint64_t ending; /* 0, or 1 more than the bytes of the terminating chunk that are written */
 } es_resume_t;
 

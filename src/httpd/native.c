@@ -167,10 +167,18 @@ static int write_begin(request_rec *r, const es_buf_t *begin, es_hold_handle_t *
     return es_hold_start(r, hold);
 }
 
+/* When the stream has to end. A token may say any second, also one beyond all milliseconds. */
+static uint64_t expiry_ms(const es_token_t *token)
+{
+    if (!token) {
+        return 0;
+    }
+    return token->exp < INT64_MAX / 1000 ? (uint64_t)token->exp * 1000 : INT64_MAX;
+}
+
 static int open_stream(request_rec *r, const es_native_t *n, const es_position_t *from)
 {
-    es_hold_native_t native = { .from = *from,
-                                .until_ms = n->token ? (uint64_t)n->token->exp * 1000 : 0 };
+    es_hold_native_t native = { .from = *from, .until_ms = expiry_ms(n->token) };
     es_buf_t *begin = es_request_buf(r, BEGIN_MAX);
     es_hold_handle_t *hold = NULL;
     es_instruct_t *in = NULL;

@@ -121,6 +121,17 @@ es_err_t es_channel_append(es_channel_t *channel, es_frame_t *frame, uint64_t or
     return ES_OK;
 }
 
+void es_channel_lose(es_channel_t *channel, uint64_t order, bool closes)
+{
+    log_empty(channel);
+    channel->head++;
+    channel->tail = channel->head;
+    channel->dropped = order;
+    if (closes) {
+        channel->closed = order;
+    }
+}
+
 const es_log_entry_t *es_channel_at(const es_channel_t *channel, uint64_t position)
 {
     return slot(channel, position);

@@ -89,13 +89,12 @@ static void remember_id(es_sub_t *sub, const es_item_t *item)
     sub->last_id = id;
 }
 
-/* Runs the content filters one after the other. NULL: an error; the stream then gets nothing of it.
- */
-static es_frame_t *render(es_sub_t *sub, const es_filter_view_t *view, es_str_t content)
+/* Runs the content filters one after the other. On an error the stream gets nothing of it. */
+static es_verdict_t render(es_sub_t *sub, const es_filter_view_t *view, es_str_t content,
+                           es_frame_t **ret)
 {
     enum { OUT_MAX = 4 * ES_MAX_PUBLISH_BODY };
     es_buf_t bufs[2];
-    es_frame_t *made = NULL;
     es_err_t err = ES_OK;
     uint8_t i;
     int to = 0;
@@ -113,11 +112,15 @@ static es_frame_t *render(es_sub_t *sub, const es_filter_view_t *view, es_str_t 
         }
     }
     if (err == ES_OK) {
-        made = es_frame_make(content);
+        *ret = es_frame_make(content);
+        err = *ret ? ES_OK : ES_ENOMEM;
     }
     es_buf_free(&bufs[0]);
     es_buf_free(&bufs[1]);
-    return made;
+    if (err == ES_ENOMEM) {
+        return ES_DELIVER_LOST;
+    }
+    return err == ES_OK ? ES_DELIVER_OWN : ES_DELIVER_SKIP;
 }
 
 es_verdict_t es_deliver_filter(es_sub_t *sub, es_frame_t *frame, es_frame_t **ret_own)
@@ -154,6 +157,5 @@ es_verdict_t es_deliver_filter(es_sub_t *sub, es_frame_t *frame, es_frame_t **re
     if (!has_content || frame->action != ES_ACTION_SEND) {
         return ES_DELIVER_SHARED;
     }
-    *ret_own = render(sub, &view, es_frame_content(frame));
-    return *ret_own ? ES_DELIVER_OWN : ES_DELIVER_SKIP;
+    return render(sub, &view, es_frame_content(frame), ret_own);
 }

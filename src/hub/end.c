@@ -12,6 +12,11 @@
  * formatted the line kept it below PIPE_BUF, so that holds for a pipe too. It does not block: what
  * a full pipe does not take is lost and counted. Delivery waits for no log.
  *
+ * Expiry: a stream may have a time at which it ends, that of the client's token. It still gets what
+ * was published before, nothing newer, and the terminating chunk. A client that does not take it
+ * soon is cut. The time is one of the wall clock, which may be set, so that is looked at again and
+ * again; what is left is waited for on the wheel's clock.
+ *
  * The loop's thread that owns the stream.
  */
 #include "hub_int.h"
@@ -26,8 +31,10 @@
 #include <unistd.h>
 
 enum {
-    LINES = 10,    /* of one kind in one window */
-    WINDOW = 10000 /* milliseconds */
+    LINES = 10,          /* of one kind in one window */
+    WINDOW = 10000,      /* milliseconds */
+    EXPIRY_LOOK = 60000, /* ms between two looks at the wall clock */
+    EXPIRY_GRACE = 10000 /* ms that an expired stream has for what waits for it */
 };
 
 /* ---- why ---- */
@@ -35,9 +42,10 @@ enum {
 const char *es_end_name(es_end_t end)
 {
     static const char *const names[ES_END_COUNT] = {
-        [ES_END_CLIENT] = "client",     [ES_END_ACTION] = "action", [ES_END_LAG] = "lag",
-        [ES_END_TIMEOUT] = "timeout",   [ES_END_ERROR] = "error",   [ES_END_SHUTDOWN] = "shutdown",
-        [ES_END_RELEASED] = "released",
+        [ES_END_CLIENT] = "client",   [ES_END_ACTION] = "action",
+        [ES_END_LAG] = "lag",         [ES_END_TIMEOUT] = "timeout",
+        [ES_END_ERROR] = "error",     [ES_END_SHUTDOWN] = "shutdown",
+        [ES_END_EXPIRED] = "expired", [ES_END_RELEASED] = "released",
     };
 
     return names[end];
@@ -202,6 +210,53 @@ void es_end_loop_log(es_stream_t *stream, es_end_t end)
     log_error(stream, end);
     if (stream->log && stream->loop->config->stream_log > 0) {
         log_line(stream, end);
+    }
+}
+
+/* ---- expiry ---- */
+
+uint64_t es_end_loop_expiry_due(const es_stream_t *stream)
+{
+    const uint64_t wall_ms = es_wall(stream->loop->config);
+    uint64_t left_ms = 0;
+
+    if (stream->expired) {
+        return stream->expired_ms + EXPIRY_GRACE;
+    }
+    if (stream->expires_ms > wall_ms) {
+        left_ms = stream->expires_ms - wall_ms;
+    }
+    return es_now(stream->loop->config) + (left_ms < EXPIRY_LOOK ? left_ms : EXPIRY_LOOK);
+}
+
+/* The number of the newest message that its loop knows of for it, delivered or not. */
+static uint64_t newest_of(const es_stream_t *s)
+{
+    uint64_t newest = s->replaying && s->until > s->sent ? s->until : s->sent;
+    uint16_t i;
+
+    for (i = 0; i < s->sub_count; i++) {
+        const es_channel_t *c = s->subs[i].channel;
+        const uint64_t order =
+            c->head > c->tail ? es_channel_at(c, c->head - 1)->order : c->dropped;
+
+        newest = order > newest ? order : newest;
+    }
+    return newest;
+}
+
+void es_end_loop_expire(es_stream_t *stream, uint64_t now_ms)
+{
+    if (stream->expired && now_ms >= stream->expired_ms + EXPIRY_GRACE) {
+        es_stream_loop_end(stream, ES_END_EXPIRED);
+        return;
+    }
+    if (!stream->expired && es_wall(stream->loop->config) >= stream->expires_ms) {
+        stream->final = newest_of(stream);
+        stream->expired = true;
+        stream->expired_ms = now_ms;
+        stream->loop->replay_busy = true; /* if it replays, it is to look whether it has all */
+        es_stream_loop_flush(stream, now_ms);
     }
 }
 

@@ -106,7 +106,7 @@ void es_events_open(es_intake_t *intake)
     }
     intake->instance = instance;
     (void)es_events_next(intake); /* ids of now are newer than everything that is stored */
-    (void)es_history_skip(intake->history, intake->order);
+    es_history_skip(intake->history, intake->order);
     for (i = 0; i < intake->loop_count; i++) {
         intake->loops[i].history = intake->history;
         intake->loops[i].instance = instance;
@@ -115,12 +115,16 @@ void es_events_open(es_intake_t *intake)
 
 void es_events_close(es_intake_t *intake)
 {
+    es_history_counts_t counts;
     int i;
 
     if (!intake->history) {
         return;
     }
     es_history_finish(intake->history);
+    counts = es_history_counts(intake->history);
+    intake->carried.groups += counts.groups;
+    intake->carried.not_kept += counts.not_kept;
     intake->history_closing = true;
     es_events_settled(intake);
     intake->history_closing = false;
@@ -161,21 +165,24 @@ static es_err_t put(es_intake_t *intake, const es_item_t *item)
 
 void es_events_keep(es_intake_t *intake, const es_item_t *item, uint64_t number)
 {
+    const bool is_message = item->stream.action == ES_ACTION_SEND;
     es_err_t err = ES_EFULL;
 
     if (!intake->history) {
+        intake->not_kept += is_message && intake->history_broken.text[0] != '\0';
         return;
     }
-    if (item->stream.action != ES_ACTION_SEND) {
-        (void)es_history_skip(intake->history, intake->order);
+    if (!is_message) {
+        es_history_skip(intake->history, intake->order);
         return;
     }
     if (number > 0) {
         err = put(intake, item);
     }
     if (err != ES_OK) {
+        intake->not_kept++;
         es_history_miss(intake->history, intake->order, err, es_err_name(err));
-        (void)es_history_skip(intake->history, intake->order);
+        es_history_skip(intake->history, intake->order);
     }
 }
 
@@ -265,6 +272,9 @@ static es_err_t find(es_intake_t *intake, const es_stream_t *s, uint64_t *ret, b
                               (size_t)s->from->count, s->sent, ret, &detail);
         break;
     }
+    /* Not found is an answer. Else nobody knows what there is: the client is told, and gets what is
+     * new. */
+    *ret_reset = err != ES_OK && err != ES_ENOENT;
     return err;
 }
 
@@ -369,6 +379,7 @@ es_err_t es_events_clear(es_intake_t *intake, es_str_t request, es_detail_t *det
         (void)es_events_next(intake);
         err = es_history_clear(intake->history, intake->order, es_str(name));
         if (err != ES_OK) {
+            es_history_skip(intake->history, intake->order); /* or others would wait for it */
             (void)es_fail(detail, err, "the hub is out of memory");
         }
     }

@@ -142,13 +142,15 @@ static es_err_t send_stream(handover_t *h, es_stream_t *s)
                            .replaying = s->replaying,
                            .sent = s->sent,
                            .until = s->until,
-                           .forgiven = s->forgiven };
+                           .forgiven = s->forgiven,
+                           .final = s->expired ? s->final + 1 : 0 };
     es_delivery_t delivery = { .chunked = s->chunked,
                                .peer = s->peer,
                                .uri = s->uri,
                                .log = s->log,
                                .started_ms = s->started_ms,
                                .events = s->events,
+                               .until_ms = s->expires_ms,
                                .resume = &resume };
     es_sub_spec_t specs[ES_MAX_CHANNELS];
     es_instruct_t in;

@@ -94,6 +94,12 @@ es_store_t *es_history_store(es_history_t *history)
     return history->store;
 }
 
+es_history_counts_t es_history_counts(es_history_t *history)
+{
+    return (es_history_counts_t) { .groups = atomic_load(&history->groups),
+                                   .not_kept = atomic_load(&history->not_kept) };
+}
+
 void es_history_await(es_history_t *history, int waiter, int fd)
 {
     atomic_store(&history->waiters[waiter].fd, fd);
@@ -212,11 +218,13 @@ es_err_t es_history_clear(es_history_t *history, uint64_t number, es_str_t chann
     return give(history, &job, channel, (es_str_t) { "", 0 });
 }
 
-es_err_t es_history_skip(es_history_t *history, uint64_t number)
+/* All jobs before it are in the queue already: who takes them takes this along. */
+void es_history_skip(es_history_t *history, uint64_t number)
 {
-    es_job_t job = { .number = number, .what = ES_JOB_SKIP };
-
-    return give(history, &job, (es_str_t) { "", 0 }, (es_str_t) { "", 0 });
+    pthread_mutex_lock(&history->lock);
+    history->skipped = number;
+    pthread_cond_signal(&history->work);
+    pthread_mutex_unlock(&history->lock);
 }
 
 /* ---- open and close ---- */

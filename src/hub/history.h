@@ -43,11 +43,11 @@ es_err_t es_history_put(es_history_t *history, uint64_t number, es_str_t channel
                         es_str_t bytes);
 
 /** I: orders a channel to be cleared. The order has failed with ES_ENOENT when there was nothing.
- */
+ * ES_ENOMEM: it was not taken. */
 es_err_t es_history_clear(es_history_t *history, uint64_t number, es_str_t channel);
 
-/** I: a number that stands for nothing to write; it is settled in its turn. */
-es_err_t es_history_skip(es_history_t *history, uint64_t number);
+/** I: a number that stands for nothing to write; it is settled in its turn. Needs no memory. */
+void es_history_skip(es_history_t *history, uint64_t number);
 
 /** I: a number whose message did not get as far as the writer. */
 void es_history_miss(es_history_t *history, uint64_t number, es_err_t err, const char *why);
@@ -60,6 +60,13 @@ es_err_t es_history_result(es_history_t *history, uint64_t first, uint64_t last,
 uint64_t es_history_settled(es_history_t *history); /* R */
 uint64_t es_history_lost(es_history_t *history); /* R: the greatest settled message that failed */
 es_store_t *es_history_store(es_history_t *history);
+
+typedef struct es_history_counts { /* since it was opened */
+    uint64_t groups;               /* committed */
+    uint64_t not_kept;             /* messages that the writer had and the store did not take */
+} es_history_counts_t;
+
+es_history_counts_t es_history_counts(es_history_t *history); /* R */
 
 /** R: has `fd` (an eventfd) written to once, when the next numbers are settled. Call it before
  * es_history_settled, and no settling is missed. `waiter`: 0 to `waiters` - 1, one thread each. */

@@ -20,7 +20,7 @@ enum {
 typedef struct es_job {
     uint64_t number;
     uint64_t ms;
-    enum { ES_JOB_PUT, ES_JOB_CLEAR, ES_JOB_SKIP } what;
+    enum { ES_JOB_PUT, ES_JOB_CLEAR } what;
     uint32_t name_len;
     size_t len;
     char *bytes; /* name, then item; owned */
@@ -50,7 +50,8 @@ struct es_history {
     pthread_cond_t room;  /* the intake waits: for room, or for numbers */
     es_job_t *v;
     size_t n, cap, bytes;
-    bool wanted; /* a block of numbers */
+    uint64_t skipped; /* the newest number that stands for nothing to write */
+    bool wanted;      /* a block of numbers */
     bool answered;
     uint64_t above; /* what its last number has to exceed */
     uint64_t block, block_end;
@@ -61,6 +62,7 @@ struct es_history {
     uint64_t next, end; /* the intake's: numbers that it may give out */
 
     atomic_uint_fast64_t settled, lost;
+    atomic_uint_fast64_t groups, not_kept; /* counted by the writer */
     es_waiter_t *waiters;
 };
 

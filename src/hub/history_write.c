@@ -42,6 +42,7 @@ static void lose(es_history_t *h, const es_job_t *v, size_t n, es_err_t err, con
 {
     es_history_add_failure(h, v[0].number, v[n - 1].number, err, why->text);
     es_history_raise_lost(h, v[n - 1].number);
+    atomic_fetch_add(&h->not_kept, n);
 }
 
 static es_store_item_t item_of(const es_job_t *job)
@@ -73,7 +74,10 @@ static void append(es_history_t *h, const es_job_t *v, size_t n)
         append(h, v + n / 2, n - n / 2);
         return;
     }
-    if (err != ES_OK) {
+    if (err == ES_OK) {
+        atomic_fetch_add(&h->groups, 1);
+    }
+    else {
         lose(h, v, n, err, &detail);
     }
 }
@@ -96,17 +100,15 @@ static void clear(es_history_t *h, const es_job_t *job)
 {
     const es_str_t name = { job->bytes, job->name_len };
     es_detail_t detail;
-    es_err_t err = ES_OK;
+    const es_err_t err = es_store_clear(h->store, name, &detail);
 
-    if (job->what == ES_JOB_CLEAR) {
-        err = es_store_clear(h->store, name, &detail);
-    }
     if (err != ES_OK) {
         es_history_add_failure(h, job->number, job->number, err, detail.text);
     }
 }
 
-static void work_off(es_history_t *h, es_job_t *v, size_t n)
+/* Jobs, and `skipped`, which was the newest number without one when they were taken. */
+static void work_off(es_history_t *h, es_job_t *v, size_t n, uint64_t skipped)
 {
     size_t at = 0, i;
 
@@ -122,6 +124,9 @@ static void work_off(es_history_t *h, es_job_t *v, size_t n)
         }
         at += k;
         settle(h, v[at - 1].number);
+    }
+    if (skipped > es_history_settled(h)) {
+        settle(h, skipped);
     }
     for (i = 0; i < n; i++) {
         free(v[i].bytes);
@@ -175,26 +180,33 @@ static void prune(es_history_t *h)
     }
 }
 
+/* With the lock held: is there something to settle? */
+static bool has_work(const es_history_t *h)
+{
+    return h->n > 0 || h->skipped > atomic_load(&h->settled);
+}
+
 void *es_history_writer(void *arg)
 {
     es_history_t *h = arg;
 
     pthread_mutex_lock(&h->lock);
-    while (h->n > 0 || h->wanted || !h->closing) {
+    while (has_work(h) || h->wanted || !h->closing) {
         es_job_t *v = h->v;
         const size_t n = h->n;
+        const uint64_t skipped = h->skipped;
 
         if (h->wanted) {
             fetch_block(h);
         }
-        else if (n > 0) {
+        else if (has_work(h)) {
             h->v = NULL;
             h->n = 0;
             h->cap = 0;
             h->bytes = 0;
             pthread_cond_signal(&h->room);
             pthread_mutex_unlock(&h->lock);
-            work_off(h, v, n);
+            work_off(h, v, n, skipped);
             free(v);
             prune(h);
             pthread_mutex_lock(&h->lock);

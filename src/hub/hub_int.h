@@ -120,6 +120,10 @@ void es_channel_free(es_channel_t *channel); /* no subscription may be left */
  * log's cost would pass `max_bytes`; the newest is always kept. */
 es_err_t es_channel_append(es_channel_t *channel, es_frame_t *frame, uint64_t order,
                            size_t max_bytes);
+/* A message that cannot be put there, out of memory: it counts as one that the log has dropped,
+ * with all before it, so that every stream takes it from the history or is cut. `closes`: it was an
+ * order to close. */
+void es_channel_lose(es_channel_t *channel, uint64_t order, bool closes);
 const es_log_entry_t *es_channel_at(const es_channel_t *channel, uint64_t position);
 es_err_t es_channel_join(es_channel_t *channel, es_sub_t *sub); /* cursor at the head */
 void es_channel_leave(es_sub_t *sub);
@@ -172,6 +176,7 @@ typedef enum es_end {
     ES_END_TIMEOUT,    /* its socket took nothing for too long, or the network gave it up */
     ES_END_ERROR,      /* a system call failed */
     ES_END_SHUTDOWN,   /* the hub stops */
+    ES_END_EXPIRED,    /* its time was up: the client's token */
     ES_END_RELEASED,   /* given up before it was held */
     ES_END_COUNT
 } es_end_t;
@@ -190,6 +195,7 @@ struct es_stream {
     bool carried;            /* fd is a socketpair: a child carries the bytes on to the client */
     bool tracked;            /* frames are looked at for this stream alone, one at a time */
     bool events;             /* a native event stream: it gets the event form of frames */
+    bool expired;            /* its time is up: it gets the rest, and ends */
     uint8_t keep_alive_mode; /* es_keep_alive_mode_t */
     uint16_t sub_count;
     uint64_t keep_alive_ms;  /* 0: none */
@@ -197,11 +203,14 @@ struct es_stream {
     es_frame_t *keep_alive;  /* shared with the streams that have the same; one reference */
     es_frame_t *pending;     /* partly written; one reference */
     size_t pending_off;      /* bytes of it that are gone */
-    es_timer_t timer;        /* fires at the earlier of the next keep-alive and the send timeout */
+    es_timer_t timer;        /* fires for the next keep-alive, the send timeout or its expiry */
     uint64_t last_ms;        /* last delivery, for idle keep-alives */
     uint64_t
         stalled_ms; /* since when the socket has taken nothing although bytes wait; 0: none do */
     uint64_t started_ms; /* when its request came, wall clock */
+    uint64_t expires_ms; /* when it has to end, wall clock; 0: never */
+    uint64_t expired_ms; /* since when it is `expired`, as `now_ms` */
+    uint64_t final;      /* expired: number of the newest message that it still gets */
     uint64_t bytes;      /* written since the hold */
     es_client_t *client; /* the intake's count of its client's streams; loops leave it alone */
     bool replaying;      /* its next events come from the history; on loop->replaying once live */
@@ -254,6 +263,10 @@ es_end_t es_end_of_error(int err);                              /* of a socket; 
 es_end_t es_end_of_event(es_stream_t *stream, uint32_t events); /* EPOLLRDHUP, EPOLLHUP, EPOLLERR */
 void es_end_loop_log(es_stream_t *stream, es_end_t end);        /* error log, EventStreamLog */
 void es_end_loop_report(es_loop_t *loop); /* what was left out since the window began */
+/* Of a stream with `expires_ms`: when, on the wheel's clock, es_end_loop_expire has to be called.
+ * That lets it get the rest and end, if it is time. */
+uint64_t es_end_loop_expiry_due(const es_stream_t *stream);
+void es_end_loop_expire(es_stream_t *stream, uint64_t now_ms);
 
 /* ---- event.c: a message as native event streams get it ------------------------------------------
  */
@@ -266,7 +279,12 @@ bool es_event_is_one(const es_item_t *item); /* a message, and not an order to c
 /* ---- deliver.c: what one frame is for one subscription ------------------------------------------
  */
 
-typedef enum es_verdict { ES_DELIVER_SHARED, ES_DELIVER_OWN, ES_DELIVER_SKIP } es_verdict_t;
+typedef enum es_verdict {
+    ES_DELIVER_SHARED,
+    ES_DELIVER_OWN,
+    ES_DELIVER_SKIP,
+    ES_DELIVER_LOST /* out of memory: the stream would miss it */
+} es_verdict_t;
 
 /* Runs the subscription's filters. ES_DELIVER_OWN: *ret_own is a frame for this stream alone. */
 es_verdict_t es_deliver_filter(es_sub_t *sub, es_frame_t *frame, es_frame_t **ret_own);
@@ -275,7 +293,7 @@ es_verdict_t es_deliver_filter(es_sub_t *sub, es_frame_t *frame, es_frame_t **re
  */
 
 typedef enum es_order {
-    ES_ORDER_PUBLISH, /* frame (one reference) to channel */
+    ES_ORDER_PUBLISH, /* frame (one reference) to channel; NULL: one that is lost */
     ES_ORDER_RESERVE, /* stream: put it on its channels */
     ES_ORDER_HOLD,    /* stream starts on fd */
     ES_ORDER_RELEASE, /* reserved stream is given up */
@@ -291,6 +309,7 @@ typedef struct es_command {
     es_stream_t *stream;
     es_frame_t *frame;
     uint64_t order;
+    bool closes; /* without a frame: it was to close */
 } es_command_t;
 
 enum {
@@ -304,7 +323,8 @@ typedef struct es_queue {
     es_command_t *v; /* written by the intake */
     size_t n, cap;
     size_t bytes;
-    int wake; /* eventfd, readable when the queue is not empty */
+    int wake;    /* eventfd, readable when the queue is not empty */
+    bool served; /* a loop takes what is there, and gives as good a vector for it */
 } es_queue_t;
 
 es_err_t es_queue_init(es_queue_t *queue);
@@ -315,6 +335,10 @@ es_err_t es_queue_push(es_queue_t *queue, const es_command_t *command);
 /* Loop: takes all that is there. `*v` and `*cap` are its spare vector, swapped in. Returns the
  * count. */
 size_t es_queue_take(es_queue_t *queue, es_command_t **v, size_t *cap);
+/* Loop: begins to take; makes the spare vector. Without memory nothing is made, and orders may get
+ * lost. Then no more. */
+void es_queue_serve(es_queue_t *queue, es_command_t **v, size_t *cap);
+void es_queue_desert(es_queue_t *queue);
 
 /* ---- loop.c -----------------------------------------------------------------------------------
  */
@@ -325,7 +349,8 @@ typedef struct es_counters {  /* written by one loop, read by the intake */
     _Atomic uint64_t keep_alives;
     _Atomic uint64_t bytes;
     _Atomic uint64_t ended[ES_END_COUNT];
-    _Atomic uint64_t log_lost; /* lines of EventStreamLog that could not be written */
+    _Atomic uint64_t replaying; /* streams that read the history now */
+    _Atomic uint64_t log_lost;  /* lines of EventStreamLog that could not be written */
 } es_counters_t;
 
 void es_count(_Atomic uint64_t *counter, int64_t delta); /* by the counter's one writer */

@@ -96,6 +96,7 @@ typedef struct es_carried {
     uint64_t published, refused;
     uint64_t deliveries, keep_alives, bytes, log_lost;
     uint64_t ended[ES_END_COUNT];
+    uint64_t groups, not_kept; /* of histories that are closed */
 } es_carried_t;
 
 enum { ES_LINKS_MAX = 8192 };
@@ -128,6 +129,7 @@ typedef struct es_intake {
     bool history_closing;       /* what waits is answered, and nothing more is served */
     uint64_t started_ms;
     uint64_t published, refused, reserved;
+    uint64_t not_kept; /* messages that did not get as far as the history's writer */
     es_carried_t carried;
     uint64_t expect_until_ms; /* a restart is under way: end when no next hub came; 0: none is */
     int heir;                 /* the next hub, which has everything now; -1: there is none */

@@ -108,6 +108,18 @@ static es_err_t answer_kept(es_link_t *link, uint32_t number, es_err_t code, con
     return err == ES_EAGAIN ? ES_EFULL : err;
 }
 
+/* Where an event stream begins. Without an answer nobody would hold it. */
+static es_err_t answer_reserved(es_intake_t *intake, es_link_t *link, const es_wire_message_t *m,
+                                es_buf_t *text)
+{
+    const es_err_t made = es_events_reserved(intake, link->reserved, text);
+
+    if (made != ES_OK) {
+        release(intake, link);
+    }
+    return answer_made(link, m, text, made);
+}
+
 /* The answer waits until the history has settled all up to now. Until then the link is not read;
  * takes `text`. */
 static void park(es_intake_t *intake, es_link_t *link, const es_wire_message_t *m, uint64_t first,
@@ -144,7 +156,7 @@ static es_err_t on_reserve(es_intake_t *intake, es_link_t *link, const es_wire_m
         park(intake, link, m, intake->order + 1, &out);
         return ES_OK;
     }
-    return answer_made(link, m, &out, es_events_reserved(intake, link->reserved, &out));
+    return answer_reserved(intake, link, m, &out);
 }
 
 static es_err_t on_hold(es_intake_t *intake, es_link_t *link, const es_wire_message_t *m)
@@ -343,7 +355,7 @@ static es_err_t answer_parked(es_intake_t *intake, es_link_t *link)
 
     es_buf_init(&link->parked_text, 0);
     if (link->parked_type == ES_WIRE_RESERVE) {
-        return answer_made(link, &m, &text, es_events_reserved(intake, link->reserved, &text));
+        return answer_reserved(intake, link, &m, &text);
     }
     code = es_history_result(intake->history, link->parked_first, link->parked_last, &why);
     if (code == ES_OK && link->parked_type == ES_WIRE_PUBLISH) {

@@ -72,17 +72,21 @@ static void on_publish(es_loop_t *loop, const es_command_t *cmd, uint64_t now_ms
 {
     es_channel_t *c = cmd->channel;
     const size_t max = loop->config->max_lag;
+    const bool closes = cmd->frame ? cmd->frame->action == ES_ACTION_CLOSE : cmd->closes;
+    const size_t cost = cmd->frame ? es_frame_cost(cmd->frame) : 0;
 
     /* A burst must not push frames off the log that no stream has been offered yet. Only these
      * count: what a slow stream keeps in the log must not cost the others a pass for every frame.
      */
-    if (c->dirty && c->fresh + es_frame_cost(cmd->frame) > max / 2) {
+    if (c->dirty && c->fresh + cost > max / 2) {
         flush_pass(loop, now_ms);
     }
-    if (es_channel_append(c, cmd->frame, cmd->order, max) != ES_OK) {
+    if (!cmd->frame || es_channel_append(c, cmd->frame, cmd->order, max) != ES_OK) {
         es_log(&loop->config->log, ES_LOG_ERR, "ES0202",
-               "out of memory: a message on channel %s is lost", c->name);
-        return;
+               "out of memory: a message on channel %s cannot be delivered; its streams read the "
+               "history, or are cut",
+               c->name);
+        es_channel_lose(c, cmd->order, closes);
     }
     if (!c->dirty) {
         c->dirty = true;
@@ -299,6 +303,7 @@ static void *loop_main(void *arg)
     es_command_t *spare = NULL;
     size_t spare_cap = 0;
 
+    es_queue_serve(&loop->queue, &spare, &spare_cap);
     while (!loop->stopping) {
         uint64_t now_ms = es_now(loop->config);
         const int timeout = loop->replay_busy ? 0 : es_wheel_timeout(&loop->wheel, now_ms);
@@ -324,6 +329,7 @@ static void *loop_main(void *arg)
         es_wheel_run(&loop->wheel, now_ms, on_timer, loop);
         give_back(loop);
     }
+    es_queue_desert(&loop->queue);
     free(spare);
     return NULL;
 }

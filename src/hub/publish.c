@@ -21,10 +21,12 @@ void es_intake_command(es_intake_t *intake, int loop, const es_command_t *comman
     }
 }
 
-static void frame_to_loops(es_intake_t *intake, const es_entry_t *entry, es_frame_t *frame)
+/* `frame` NULL: the message is lost, and its streams must not miss it silently. */
+static void frame_to_loops(es_intake_t *intake, const es_entry_t *entry, es_frame_t *frame,
+                           bool closes)
 {
     es_command_t cmd = {
-        .what = ES_ORDER_PUBLISH, .fd = -1, .frame = frame, .order = intake->order
+        .what = ES_ORDER_PUBLISH, .fd = -1, .frame = frame, .order = intake->order, .closes = closes
     };
     int i;
 
@@ -32,7 +34,9 @@ static void frame_to_loops(es_intake_t *intake, const es_entry_t *entry, es_fram
      * us. */
     for (i = 0; i < intake->loop_count; i++) {
         if (entry->loop[i].channel) {
-            es_frame_ref(frame, 1);
+            if (frame) {
+                es_frame_ref(frame, 1);
+            }
             cmd.channel = entry->loop[i].channel;
             es_intake_command(intake, i, &cmd);
         }
@@ -78,10 +82,10 @@ void es_intake_publish_item(es_intake_t *intake, es_item_t *item, es_published_t
     }
     frame = make_frame(intake, entry, item, number);
     if (!frame) {
-        es_log(&intake->config->log, ES_LOG_ERR, "ES0303", "out of memory: a message is lost");
-        return;
+        es_log(&intake->config->log, ES_LOG_ERR, "ES0303",
+               "out of memory: a message cannot be delivered");
     }
-    frame_to_loops(intake, entry, frame);
+    frame_to_loops(intake, entry, frame, action == ES_ACTION_CLOSE);
     es_frame_unref(frame);
 }
 

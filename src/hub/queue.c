@@ -6,7 +6,9 @@
  * twice.
  *
  * Publishes are bounded in count and in bytes: the intake waits for room. A loop never waits for
- * anything, so room comes. The other orders are bounded by the streams and links that exist.
+ * anything, so room comes. The other orders are bounded by the streams and links that exist. When
+ * the vector cannot grow the intake waits, too, for the loop's: no order is lost for want of
+ * memory.
  */
 #include "hub_int.h"
 
@@ -14,6 +16,8 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+enum { FIRST = 64 }; /* orders of a new vector */
 
 es_err_t es_queue_init(es_queue_t *queue)
 {
@@ -42,7 +46,7 @@ void es_queue_destroy(es_queue_t *queue)
 
 static es_err_t grow(es_queue_t *q)
 {
-    const size_t cap = q->cap > 0 ? q->cap * 2 : 64;
+    const size_t cap = q->cap > 0 ? q->cap * 2 : FIRST;
     es_command_t *v = realloc(q->v, cap * sizeof *v);
 
     if (!v) {
@@ -63,8 +67,12 @@ es_err_t es_queue_push(es_queue_t *queue, const es_command_t *command)
     while (command->frame && (queue->n >= ES_QUEUE_MAX || queue->bytes >= ES_QUEUE_BYTES)) {
         pthread_cond_wait(&queue->room, &queue->lock);
     }
-    if (queue->n == queue->cap) {
+    while (queue->n == queue->cap && err == ES_OK) {
         err = grow(queue);
+        if (err != ES_OK && queue->n > 0 && queue->served) {
+            pthread_cond_wait(&queue->room, &queue->lock);
+            err = ES_OK;
+        }
     }
     if (err == ES_OK) {
         was_empty = queue->n == 0;
@@ -77,6 +85,23 @@ es_err_t es_queue_push(es_queue_t *queue, const es_command_t *command)
         return err;
     }
     return err;
+}
+
+void es_queue_serve(es_queue_t *queue, es_command_t **v, size_t *cap)
+{
+    *v = malloc(FIRST * sizeof **v);
+    *cap = *v ? FIRST : 0;
+    pthread_mutex_lock(&queue->lock);
+    queue->served = *v && (queue->cap > 0 || grow(queue) == ES_OK);
+    pthread_mutex_unlock(&queue->lock);
+}
+
+void es_queue_desert(es_queue_t *queue)
+{
+    pthread_mutex_lock(&queue->lock);
+    queue->served = false;
+    pthread_cond_signal(&queue->room);
+    pthread_mutex_unlock(&queue->lock);
 }
 
 size_t es_queue_take(es_queue_t *queue, es_command_t **v, size_t *cap)

@@ -17,6 +17,8 @@
  * A stream that would miss something is cut as one that lags: what was pruned or cleared before it
  * was read, or could not be kept. Gaps up to `forgiven` were told at the reservation.
  *
+ * One whose time is up (stream.c) gets what comes up to `final`, and ends.
+ *
  * All in the stream's loop.
  */
 #include "hub_int.h"
@@ -45,6 +47,7 @@ static void enlist(es_stream_t *s)
     }
     s->loop->replaying = s;
     s->loop->replay_busy = true;
+    es_count(&s->loop->counters.replaying, 1);
 }
 
 void es_replay_loop_leave(es_stream_t *stream)
@@ -57,6 +60,10 @@ void es_replay_loop_leave(es_stream_t *stream)
     else if (loop->replaying == stream) {
         loop->replaying = stream->replay_next;
     }
+    else {
+        return;
+    }
+    es_count(&loop->counters.replaying, -1);
     if (stream->replay_next) {
         stream->replay_next->replay_prev = stream->replay_prev;
     }
@@ -235,7 +242,7 @@ static bool raise_until(es_stream_t *s)
         es_stream_loop_end(s, ES_END_LAG);
         return false;
     }
-    s->until = settled;
+    s->until = s->expired && s->final < settled ? s->final : settled;
     return true;
 }
 
@@ -258,7 +265,7 @@ static bool step(es_stream_t *s, uint64_t now_ms)
     if (s->sent < s->until && !next_batch(s)) {
         return false;
     }
-    if (s->sent >= s->until && logs_have_the_rest(s)) {
+    if (s->sent >= s->until && (logs_have_the_rest(s) || (s->expired && s->sent >= s->final))) {
         go_live(s, now_ms);
         return false;
     }

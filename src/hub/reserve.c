@@ -285,6 +285,11 @@ es_err_t es_intake_resume(es_intake_t *intake, es_str_t hold, int fd, es_str_t r
         s->sent = delivery.resume->sent;
         s->until = delivery.resume->until;
         s->forgiven = delivery.resume->forgiven;
+        if (delivery.resume->final > 0) {
+            s->expired = true;
+            s->expired_ms = es_now(intake->config);
+            s->final = delivery.resume->final - 1;
+        }
         err = es_limits_add(intake, s);
     }
     if (err == ES_OK) {

@@ -8,6 +8,7 @@
 #include "intake_int.h"
 
 #include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -50,6 +51,53 @@ static json_t *hub_json(const es_intake_t *intake)
     return o;
 }
 
+/* What the history has now, if it can be asked. */
+static bool put_history_facts(es_intake_t *intake, json_t *o)
+{
+    const uint64_t wall_ms = es_wall(intake->config);
+    es_store_info_t info;
+    es_detail_t detail;
+
+    if (!intake->history ||
+        es_store_info(es_history_store(intake->history), &info, &detail) != ES_OK) {
+        return false;
+    }
+    put(o, "messages", (json_int_t)info.records);
+    put(o, "channels", (json_int_t)info.channels);
+    put(o, "bytes", (json_int_t)info.used_bytes);
+    put(o, "max_bytes", (json_int_t)info.max_bytes);
+    put(o, "oldest_age",
+        info.records > 0 && wall_ms > info.oldest_ms
+            ? (json_int_t)((wall_ms - info.oldest_ms) / 1000)
+            : 0);
+    return true;
+}
+
+/* null: there is to be none. */
+static json_t *history_json(es_intake_t *intake)
+{
+    const es_carried_t *before = &intake->carried;
+    es_history_counts_t counts = { 0, 0 };
+    json_int_t replaying = 0;
+    json_t *o = intake->config->history ? json_object() : json_null();
+    int i;
+
+    if (!json_is_object(o)) {
+        return o;
+    }
+    if (intake->history) {
+        counts = es_history_counts(intake->history);
+    }
+    for (i = 0; i < intake->loop_count; i++) {
+        replaying += load(&intake->loops[i].counters.replaying);
+    }
+    put(o, "usable", put_history_facts(intake, o));
+    put(o, "groups", (json_int_t)(before->groups + counts.groups));
+    put(o, "not_kept", (json_int_t)(before->not_kept + intake->not_kept + counts.not_kept));
+    put(o, "replaying", replaying);
+    return o;
+}
+
 static json_t *stats_object(es_intake_t *intake)
 {
     const es_carried_t *before = &intake->carried;
@@ -86,6 +134,7 @@ static json_t *stats_object(es_intake_t *intake)
     put(root, "bytes", bytes);
     put(root, "log_lost", log_lost);
     json_object_set_new(root, "ended", ended_json(intake));
+    json_object_set_new(root, "history", history_json(intake));
     return root;
 }
 
@@ -100,6 +149,7 @@ void es_stats_carry(es_intake_t *intake, es_str_t json)
 {
     json_t *root = json_loadb(json.p, json.n, 0, NULL);
     const json_t *ended = json_object_get(root, "ended");
+    const json_t *history = json_object_get(root, "history");
     int end;
 
     intake->carried.published = counted(root, "published");
@@ -108,6 +158,8 @@ void es_stats_carry(es_intake_t *intake, es_str_t json)
     intake->carried.keep_alives = counted(root, "keep_alives");
     intake->carried.bytes = counted(root, "bytes");
     intake->carried.log_lost = counted(root, "log_lost");
+    intake->carried.groups = counted(history, "groups");
+    intake->carried.not_kept = counted(history, "not_kept");
     for (end = 0; end < ES_END_RELEASED; end++) {
         intake->carried.ended[end] = counted(ended, es_end_name((es_end_t)end));
     }
@@ -116,11 +168,13 @@ void es_stats_carry(es_intake_t *intake, es_str_t json)
 
 /* ---- Prometheus ---- */
 
-static const struct {
+typedef struct es_metric {
     const char *name; /* of the member, and after eventstream_ of the metric */
     const char *type;
     const char *help;
-} metrics[] = {
+} es_metric_t;
+
+static const es_metric_t metrics[] = {
     { "streams", "gauge", "Streams that are held now." },
     { "reserved", "gauge", "Streams whose initial response is being written." },
     { "channels", "gauge", "Channels that have a stream." },
@@ -130,6 +184,19 @@ static const struct {
     { "keep_alives", "counter", "Keep-alives written to streams." },
     { "bytes", "counter", "Bytes written to streams." },
     { "log_lost", "counter", "Lines of EventStreamLog that could not be written." },
+};
+
+/* Of the member "history". */
+static const es_metric_t history_metrics[] = {
+    { "usable", "gauge", "1: messages can be kept; 0: the history cannot be used." },
+    { "messages", "gauge", "Messages in the history." },
+    { "channels", "gauge", "Channels that have messages in the history." },
+    { "bytes", "gauge", "Bytes of the history that are in use." },
+    { "max_bytes", "gauge", "Bytes that the history may use." },
+    { "oldest_age", "gauge", "Seconds since the history's oldest message was published." },
+    { "groups", "counter", "Groups of messages that were written together." },
+    { "not_kept", "counter", "Messages that were delivered and could not be kept." },
+    { "replaying", "gauge", "Streams that read the history now." },
 };
 
 static es_err_t metric(es_buf_t *b, const char *name, const char *type, const char *help)
@@ -170,19 +237,38 @@ static es_err_t prometheus_hub(es_buf_t *b, const json_t *hub)
                         : err;
 }
 
-static es_err_t prometheus_text(const json_t *root, es_buf_t *b)
+/* Those of the members that there are. */
+static es_err_t prometheus_list(es_buf_t *b, const char *prefix, const json_t *o,
+                                const es_metric_t *list, size_t n)
 {
     es_err_t err = ES_OK;
     size_t i;
 
-    for (i = 0; i < sizeof metrics / sizeof metrics[0] && err == ES_OK; i++) {
-        const char *total = strcmp(metrics[i].type, "counter") == 0 ? "_total" : "";
+    for (i = 0; i < n && err == ES_OK; i++) {
+        const char *total = strcmp(list[i].type, "counter") == 0 ? "_total" : "";
+        const json_t *v = json_object_get(o, list[i].name);
+        char name[64];
 
-        err = metric(b, metrics[i].name, metrics[i].type, metrics[i].help);
-        if (err == ES_OK) {
-            err = es_buf_addf(b, "eventstream_%s%s %" JSON_INTEGER_FORMAT "\n", metrics[i].name,
-                              total, json_integer_value(json_object_get(root, metrics[i].name)));
+        if (!v) {
+            continue;
         }
+        snprintf(name, sizeof name, "%s%s", prefix, list[i].name);
+        err = metric(b, name, list[i].type, list[i].help);
+        if (err == ES_OK) {
+            err = es_buf_addf(b, "eventstream_%s%s %" JSON_INTEGER_FORMAT "\n", name, total,
+                              json_integer_value(v));
+        }
+    }
+    return err;
+}
+
+static es_err_t prometheus_text(const json_t *root, es_buf_t *b)
+{
+    es_err_t err = prometheus_list(b, "", root, metrics, sizeof metrics / sizeof metrics[0]);
+
+    if (err == ES_OK) {
+        err = prometheus_list(b, "history_", json_object_get(root, "history"), history_metrics,
+                              sizeof history_metrics / sizeof history_metrics[0]);
     }
     if (err == ES_OK) {
         err = prometheus_hub(b, json_object_get(root, "hub"));

@@ -168,6 +168,7 @@ es_err_t es_store_channel_info(es_store_t *store, es_str_t channel, es_store_cha
 typedef struct es_store_info {
     uint64_t records, channels;
     uint64_t used_bytes; /* what max_bytes bounds */
+    uint64_t max_bytes;  /* the limit that holds */
     uint64_t file_bytes; /* grows, never shrinks */
     uint64_t oldest, newest, oldest_ms;
 } es_store_info_t;

@@ -441,6 +441,7 @@ es_err_t es_store_info(es_store_t *store, es_store_info_t *ret, es_detail_t *det
         return es_store_fail(store, detail, rc, "cannot be read");
     }
     info.records = log.ms_entries;
+    info.max_bytes = store->config.max_bytes;
     info.channels = rows.ms_entries - graves.ms_entries;
     info.file_bytes = (uint64_t)(env.me_last_pgno + 1) * log.ms_psize;
     *ret = info;

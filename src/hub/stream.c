@@ -14,7 +14,8 @@
  * is silently skipped does not.
  *
  * A socket that takes nothing for EventStreamSendTimeout although bytes wait ends its stream, too.
- * The stream's one timer serves that and its keep-alives.
+ * The stream's one timer serves that, its keep-alives and its expiry.
+ * An expired stream (end.c) gets what was published before, and nothing newer.
  *
  * Streams with content filters or a prev-id ("tracked") are served one frame at a time.
  *
@@ -47,6 +48,7 @@ typedef struct gather {
     int n;
     bool own;  /* the last frame is this stream's alone: unref it after the write */
     bool more; /* stopped before the heads were reached */
+    bool lost; /* there is no memory for the next frame */
 } gather_t;
 
 es_stream_t *es_stream_make(es_instruct_t *in, es_delivery_t *delivery)
@@ -74,6 +76,7 @@ es_stream_t *es_stream_make(es_instruct_t *in, es_delivery_t *delivery)
     s->log = delivery->log;
     delivery->log = NULL;
     s->started_ms = delivery->started_ms;
+    s->expires_ms = delivery->until_ms;
     s->meta = in->meta;
     memset(&in->meta, 0, sizeof in->meta);
     if (in->keep_alive_len > 0) {
@@ -102,7 +105,8 @@ void es_stream_free(es_stream_t *stream)
 
 /* ---- gathering ---- */
 
-/* The subscription whose next frame was published first; NULL: none has one. */
+/* The subscription whose next frame was published first; NULL: none has one that the stream is to
+ * get. */
 static es_sub_t *next_sub(es_stream_t *s)
 {
     es_sub_t *first = NULL;
@@ -115,7 +119,7 @@ static es_sub_t *next_sub(es_stream_t *s)
         if (sub->cursor < sub->channel->head) {
             const uint64_t o = es_channel_at(sub->channel, sub->cursor)->order;
 
-            if (o < order) {
+            if (o < order && (!s->expired || o <= s->final)) {
                 order = o;
                 first = sub;
             }
@@ -166,6 +170,10 @@ static bool gather_next(gather_t *g, es_stream_t *s, es_sub_t *sub)
     if ((frame->mask & sub->mask) || s->tracked) {
         verdict = es_deliver_filter(sub, frame, &own);
     }
+    if (verdict == ES_DELIVER_LOST) {
+        g->lost = true;
+        return false;
+    }
     if (verdict != ES_DELIVER_SKIP) {
         if (frame->action == ES_ACTION_CLOSE) {
             gather_add(g, s, es_frame_terminator(), sub, 0);
@@ -182,6 +190,17 @@ static bool gather_next(gather_t *g, es_stream_t *s, es_sub_t *sub)
     return frame->action != ES_ACTION_CLOSE && !g->own && !s->tracked;
 }
 
+/* An expired stream has got everything: the terminating chunk, in a write of its own. */
+static void gather_end(gather_t *g, es_stream_t *s)
+{
+    g->more = true;
+    if (g->n == 0) {
+        s->pending = es_frame_terminator();
+        s->pending_off = 0;
+        gather_add(g, s, s->pending, NULL, 0);
+    }
+}
+
 static void gather(gather_t *g, es_stream_t *s)
 {
     es_sub_t *sub;
@@ -189,6 +208,7 @@ static void gather(gather_t *g, es_stream_t *s)
     g->n = 0;
     g->own = false;
     g->more = false;
+    g->lost = false;
     if (s->pending) {
         gather_add(g, s, s->pending, NULL, s->pending_off);
         if (s->pending == es_frame_terminator() || s->tracked) {
@@ -201,6 +221,9 @@ static void gather(gather_t *g, es_stream_t *s)
     }
     for (sub = next_sub(s); sub && !g->more; sub = next_sub(s)) {
         g->more = g->n == GATHER_MAX || !gather_next(g, s, sub);
+    }
+    if (s->expired && !sub) {
+        gather_end(g, s);
     }
 }
 
@@ -310,7 +333,7 @@ static bool write_gather(es_stream_t *s, gather_t *g, uint64_t now_ms)
     s->last_ms = now_ms;
     whole = account(s, g, sent < 0 ? 0 : (size_t)sent);
     if (whole && closes) {
-        es_stream_loop_end(s, ES_END_ACTION);
+        es_stream_loop_end(s, s->expired ? ES_END_EXPIRED : ES_END_ACTION);
         return false;
     }
     set_blocked(s, !whole, sent > 0, now_ms);
@@ -341,6 +364,10 @@ void es_stream_loop_flush(es_stream_t *stream, uint64_t now_ms)
         if (g.own) {
             es_frame_unref(g.piece[g.n - 1].frame);
         }
+        if (g.lost && stream->state == ES_STREAM_LIVE) {
+            es_stream_loop_end(stream, ES_END_ERROR);
+        }
+        go_on = go_on && !g.lost;
     }
     if (stream->state != ES_STREAM_ENDED) {
         settle_all(stream);
@@ -379,12 +406,15 @@ static void write_alone(es_stream_t *s, es_frame_t *frame, uint64_t now_ms)
 
 /* ---- the timer ---- */
 
-/* One timer serves both: what it is armed for is looked up when it fires. */
+/* One timer serves all: what it is armed for is looked up when it fires. */
 static void arm(es_stream_t *s)
 {
     const uint64_t timeout = s->loop->config->send_timeout_ms;
     es_wheel_t *wheel = &s->loop->wheel;
 
+    if (s->expires_ms > 0) {
+        es_wheel_arm_by(wheel, &s->timer, es_end_loop_expiry_due(s));
+    }
     if (s->keep_alive_ms > 0) {
         es_wheel_arm_by(wheel, &s->timer, s->keep_alive_due);
     }
@@ -432,6 +462,9 @@ void es_stream_loop_timer(es_stream_t *stream, uint64_t now_ms)
         if (has_stalled(stream, now_ms)) {
             es_stream_loop_end(stream, ES_END_TIMEOUT);
         }
+    }
+    if (stream->state == ES_STREAM_LIVE && stream->expires_ms > 0) {
+        es_end_loop_expire(stream, now_ms);
     }
     if (stream->state == ES_STREAM_LIVE && stream->keep_alive_ms > 0 &&
         now_ms >= stream->keep_alive_due) {

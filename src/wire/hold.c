@@ -80,12 +80,12 @@ static json_t *resume_to_json(const es_resume_t *r, size_t channels)
         json_decref(continuous);
         return NULL;
     }
-    return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I}", "behind", behind,
-                     "continuous", continuous, "bytes", (json_int_t)r->bytes, "idle",
+    return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I}", "behind",
+                     behind, "continuous", continuous, "bytes", (json_int_t)r->bytes, "idle",
                      (json_int_t)r->idle, "due", (json_int_t)r->due, "stalled",
                      (json_int_t)r->stalled, "ending", (json_int_t)r->ending, "replaying",
                      r->replaying, "sent", (json_int_t)r->sent, "until", (json_int_t)r->until,
-                     "forgiven", (json_int_t)r->forgiven);
+                     "forgiven", (json_int_t)r->forgiven, "final", (json_int_t)r->final);
 }
 
 /* Puts what stands beside the instruct into the message. */
@@ -291,6 +291,7 @@ static es_err_t resume_from_json(const json_t *o, es_resume_t **ret, es_detail_t
         !take_optional(json_object_get(o, "sent"), &r->sent) ||
         !take_optional(json_object_get(o, "until"), &r->until) ||
         !take_optional(json_object_get(o, "forgiven"), &r->forgiven) ||
+        !take_optional(json_object_get(o, "final"), &r->final) ||
         !take_count(json_object_get(o, "ending"), &r->ending)) {
         free(r);
         return es_fail(detail, ES_EINVAL, "'resume' is not what a hub writes");

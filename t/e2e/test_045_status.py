@@ -32,9 +32,11 @@ def test_json(httpd):
     status = httpd.status()
     assert sorted(status) == sorted([
         "hub", "streams", "reserved", "channels", "published", "refused", "deliveries",
-        "keep_alives", "bytes", "log_lost", "ended"])
+        "keep_alives", "bytes", "log_lost", "ended", "history"])
+    assert status["history"] is None
     assert sorted(status["hub"]) == ["pid", "threads", "uptime"]
-    assert sorted(status["ended"]) == ["action", "client", "error", "lag", "shutdown", "timeout"]
+    assert sorted(status["ended"]) == ["action", "client", "error", "expired", "lag", "shutdown",
+                                       "timeout"]
     assert status["hub"]["threads"] == 3
     assert status["hub"]["pid"] == httpd.find_hub()
     assert 0 <= status["hub"]["uptime"] < 600
@@ -80,6 +82,7 @@ def test_prometheus(httpd):
         seen.add(m[1])
         assert f"# TYPE {m[1]} " in text, f"{m[1]} has no type"
     assert text.endswith("\n")
+    assert not [n for n in seen if "history" in n]
     for part in ("streams", "channels", "published", "deliveries", "keep_alives", "bytes",
                  "ended"):
         assert [n for n in seen if part in n], f"{part} is missing in {sorted(seen)}"
@@ -90,6 +93,38 @@ def test_form_with_a_value(httpd):
     """Programs that only know names with values write ?prometheus=."""
     assert get(httpd, "?prometheus=").get("Content-Type").startswith("text/plain")
     assert json.loads(get(httpd, "?json=1&x=2").body)["streams"] >= 0
+
+
+KEPT = ["usable", "messages", "channels", "bytes", "max_bytes", "oldest_age", "groups", "not_kept",
+        "replaying"]
+
+
+@no_stream
+def test_history(make_httpd):
+    server = make_httpd()
+    server.publisher()
+    server.add(f"EventStreamHistory {server.root}/run/history size=8M")
+    server.start()
+    a, b = unique(), unique()
+    with Publisher(server.port("publish")) as p:
+        p.send(item(a, "x" * 5000), item(a, "x"), item(b, "x"))
+        p.send(item(a, "y"))
+    kept = server.status()["history"]
+    assert sorted(kept) == sorted(KEPT)
+    assert (kept["usable"], kept["messages"], kept["channels"], kept["replaying"]) == (1, 4, 2, 0)
+    assert (kept["max_bytes"], kept["not_kept"]) == (8 * 1024 * 1024, 0)
+    assert 5000 <= kept["bytes"] <= kept["max_bytes"] and 2 <= kept["groups"] <= 4
+    assert 0 <= kept["oldest_age"] < 600
+    text = get(server, "?prometheus").body.decode()
+    for name in KEPT:
+        total = "_total" if name in ("groups", "not_kept") else ""
+        assert f"# HELP eventstream_history_{name}{total} " in text
+        if name != "oldest_age":
+            assert f"\neventstream_history_{name}{total} {kept[name]}\n" in text
+    assert "<td>eventstream_history_messages</td><td>4</td>" in get(server, "").body.decode()
+    server.graceful()
+    after = server.status()["history"]
+    assert (after["messages"], after["groups"], after["usable"]) == (4, kept["groups"], 1)
 
 
 def test_html(httpd, origin):

@@ -18,7 +18,7 @@ LINE = re.compile(r'(?P<address>\S+) - (?P<user>\S+) \[(?P<time>[^\]]+)\] '
                   r'"(?P<request>(?:[^"\\]|\\.)*)" (?P<status>\d{3}) (?P<bytes>\d+) '
                   r'"(?P<host>(?:[^"\\]|\\.)*)" "(?P<agent>(?:[^"\\]|\\.)*)" '
                   r'(?P<seconds>\d+\.\d{3}) '
-                  r'(?P<end>client|action|lag|timeout|error|shutdown)')
+                  r'(?P<end>client|action|lag|timeout|error|shutdown|expired)')
 SEEN_BY_ALL = re.compile(r'\S+ \S+ \S+ \[[\w:/]+\s[+-]\d{4}\] "\S+ \S+\s*\S+\s*" \d{3} \S+')
 
 

@@ -39,6 +39,7 @@ static inline void fx_hub_after(fx_hub_t *next, const fx_hub_t *old, int threads
     next->fds = old->fds;
     next->door = dup(old->door);
     atomic_store(&next->ahead_ms, atomic_load(&old->ahead_ms));
+    atomic_store(&next->still_ms, atomic_load(&old->still_ms));
     fx_hub_make(next, threads, max_lag, old->config.pull, old->config.pull_count,
                 dup(old->config.door));
     next->config.predecessor = predecessor;

@@ -237,14 +237,16 @@ typedef struct fx_hub {
     int door; /* the children's end */
     fx_log_t log;
     atomic_uint_fast64_t ahead_ms; /* the hub's clock is so much later than the real one */
+    atomic_uint_fast64_t still_ms; /* it stands still at this time; 0: it goes */
     size_t fds;                    /* open before the hub was made */
 } fx_hub_t;
 
 static inline uint64_t fx_hub_clock(void *ctx)
 {
     fx_hub_t *hub = ctx;
+    const uint64_t still_ms = atomic_load(&hub->still_ms);
 
-    return fx_now_ms(NULL) + atomic_load(&hub->ahead_ms);
+    return still_ms > 0 ? still_ms : fx_now_ms(NULL) + atomic_load(&hub->ahead_ms);
 }
 
 static inline void *fx_hub_thread(void *arg)

@@ -31,7 +31,8 @@ typedef struct sx {
     es_store_t *store;
 } sx_t;
 
-static inline void sx_write_log(void *ctx, int level, const char *id, const char *fmt, va_list args)
+__attribute__((format(printf, 4, 0))) static inline void
+sx_write_log(void *ctx, int level, const char *id, const char *fmt, va_list args)
 {
     sx_t *x = ctx;
     int n;

@@ -89,6 +89,8 @@ typedef struct rig {
     uint32_t load;
     uint64_t now_ms;
     fx_log_t log;
+    es_command_t *spare; /* as a loop's thread has it */
+    size_t spare_cap;
 } rig_t;
 
 static inline uint64_t rig_clock(void *ctx)
@@ -115,6 +117,7 @@ static inline void rig_open(rig_t *rig, size_t max_lag)
     rig->loop.epoll = epoll_create1(EPOLL_CLOEXEC);
     assert_true(rig->loop.epoll >= 0);
     assert_int_equal(es_queue_init(&rig->loop.queue), ES_OK);
+    es_queue_serve(&rig->loop.queue, &rig->spare, &rig->spare_cap);
     es_wheel_init(&rig->loop.wheel, rig->now_ms);
     rig->intake.config = &rig->config;
     rig->intake.loops = &rig->loop;
@@ -147,7 +150,13 @@ static inline void rig_order(rig_t *rig, const es_command_t *cmd)
 
     switch (cmd->what) {
     case ES_ORDER_PUBLISH:
-        assert_int_equal(es_channel_append(c, cmd->frame, cmd->order, rig->config.max_lag), ES_OK);
+        if (!cmd->frame) {
+            es_channel_lose(c, cmd->order, cmd->closes);
+        }
+        else {
+            assert_int_equal(es_channel_append(c, cmd->frame, cmd->order, rig->config.max_lag),
+                             ES_OK);
+        }
         if (!c->dirty) {
             c->dirty = true;
             c->next_dirty = rig->loop.dirty;
@@ -164,6 +173,9 @@ static inline void rig_order(rig_t *rig, const es_command_t *cmd)
             assert_int_equal(es_channel_join(s->subs[i].channel, &s->subs[i]), ES_OK);
         }
         break;
+    case ES_ORDER_RELEASE:
+        es_stream_loop_end(s, ES_END_RELEASED);
+        break;
     case ES_ORDER_FREE:
         assert_false(c->dirty);
         es_channel_free(c);
@@ -176,13 +188,11 @@ static inline void rig_order(rig_t *rig, const es_command_t *cmd)
 /* Takes the intake's orders, without a flush pass. */
 static inline void rig_take(rig_t *rig)
 {
-    es_command_t *v = NULL;
-    size_t cap = 0, i, n = es_queue_take(&rig->loop.queue, &v, &cap);
+    size_t i, n = es_queue_take(&rig->loop.queue, &rig->spare, &rig->spare_cap);
 
     for (i = 0; i < n; i++) {
-        rig_order(rig, &v[i]);
+        rig_order(rig, &rig->spare[i]);
     }
-    free(v);
 }
 
 /* One round of the loop: orders, one flush pass, timers, and what ended goes back. */
@@ -224,6 +234,7 @@ static inline void rig_close(rig_t *rig)
     assert_int_equal(es_registry_count(rig->intake.registry), 0);
     es_registry_free(rig->intake.registry);
     es_queue_destroy(&rig->loop.queue);
+    free(rig->spare);
     pthread_mutex_destroy(&rig->intake.back.lock);
     close(rig->loop.epoll);
     fx_log_destroy(&rig->log);

@@ -356,6 +356,7 @@ static void each_end_has_its_line(void **state)
     } cases[] = {
         { ES_END_CLIENT, "client" },   { ES_END_ACTION, "action" }, { ES_END_LAG, "lag" },
         { ES_END_TIMEOUT, "timeout" }, { ES_END_ERROR, "error" },   { ES_END_SHUTDOWN, "shutdown" },
+        { ES_END_EXPIRED, "expired" },
     };
     size_t i;
 

@@ -260,6 +260,11 @@ static void a_resumed_stream_comes_back(void **state)
                            .continuous = { true, false },
                            .bytes = (uint64_t)1 << 40,
                            .idle = 12345,
+                           .replaying = true,
+                           .sent = 5,
+                           .until = 6,
+                           .forgiven = 7,
+                           .final = 8,
                            .ending = 3 };
     const es_delivery_t to = { .chunked = true, .resume = &resume };
     es_instruct_t *back = NULL;

@@ -2,6 +2,7 @@
 /* Tests of src/hub/queue.c: one producer, one consumer, bounded for publishes. */
 #include "es_test.h"
 #include "hub_int.h"
+#include "oom_fixture.h"
 
 #include <poll.h>
 #include <unistd.h>
@@ -186,6 +187,60 @@ static void keeps_order_between_threads(void **state)
     es_queue_destroy(&q);
 }
 
+enum { ORDERS = 200 };
+
+/* A loop that looks when the first vector is full. */
+static void *take_orders(void *arg)
+{
+    es_queue_t *q = arg;
+    es_command_t *v;
+    size_t cap, n = 0, had = 0;
+
+    es_queue_serve(q, &v, &cap);
+    while (had < ORDERS) {
+        pthread_mutex_lock(&q->lock);
+        n = q->n;
+        pthread_mutex_unlock(&q->lock);
+        if (n == 64 || had + n == ORDERS) {
+            had += es_queue_take(q, &v, &cap);
+        }
+    }
+    es_queue_desert(q);
+    free(v);
+    return NULL;
+}
+
+/* The vector cannot grow: the intake waits for the loop, and no order is lost. */
+static void orders_wait_for_room_that_memory_cannot_give(void **state)
+{
+    const es_command_t c = { .what = ES_ORDER_RELEASE, .fd = -1 };
+    pthread_t thread;
+    bool served = false;
+    es_queue_t q;
+    int i;
+
+    (void)state;
+    assert_int_equal(es_queue_init(&q), ES_OK);
+    assert_int_equal(pthread_create(&thread, NULL, take_orders, &q), 0);
+    while (!served) {
+        pthread_mutex_lock(&q.lock);
+        served = q.served;
+        pthread_mutex_unlock(&q.lock);
+    }
+    countdown = 0;
+    for (i = 0; i < ORDERS; i++) {
+        assert_int_equal(es_queue_push(&q, &c), ES_OK);
+    }
+    countdown = -1;
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    countdown = 0; /* nobody takes any more */
+    for (i = 0; es_queue_push(&q, &c) == ES_OK; i++) {
+        assert_true(i < ORDERS);
+    }
+    countdown = -1;
+    es_queue_destroy(&q);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -195,6 +250,7 @@ int main(void)
         cmocka_unit_test(publishes_wait_for_room_by_bytes),
         cmocka_unit_test(other_orders_do_not_wait),
         cmocka_unit_test(keeps_order_between_threads),
+        cmocka_unit_test(orders_wait_for_room_that_memory_cannot_give),
     };
     return cmocka_run_group_tests_name("queue", tests, NULL, NULL);
 }

@@ -367,6 +367,8 @@ static void a_full_disk_stops_nobody(void **state)
     assert_true(fx_log_wait(&hub.log, "ES0367", 1));
     close(ev_subscribe(link, "a", from_id(id), &told));
     assert_true(told.reset);
+    assert_stat(link, "history.usable", 1);
+    assert_stat(link, "history.not_kept", 2); /* the last of "other", and "second" */
     limit_files(RLIM_INFINITY);
     ev_publish(link, "a", "third", "", NULL);
     assert_true(ev_next(&c, data, sizeof data));
@@ -399,9 +401,59 @@ static void a_history_that_cannot_be_opened(void **state)
     assert_int_equal(ev_try_publish(link, "a", "x", "", NULL), ES_EFULL);
     assert_events(&c, "x");
     assert_int_equal(fx_log_count(&hub.log, "ES0372"), 1);
+    assert_stat(link, "history.usable", 0);
+    assert_stat(link, "history.not_kept", 1);
+    assert_int_equal(fx_stat(link, "history.messages"), -1);
     close(c.fd);
     close(link);
     fx_hub_stop(&hub, 0);
+    sx_free(x);
+}
+
+/* ---- counters ---- */
+
+static void the_history_is_counted(void **state)
+{
+    sx_t *x = sx_make();
+    char *big = es_repeat('x', 100000), *text = NULL;
+    fx_hub_t a, b;
+    int link, client;
+
+    (void)state;
+    ev_hub_start(&a, 2, LAG, x->dir);
+    link = fx_link(&a);
+    assert_stat(link, "history.messages", 0);
+    assert_stat(link, "history.oldest_age", 0);
+    ev_publish(link, "a", big, "", NULL);
+    ev_publish(link, "a", big, "", NULL);
+    ev_publish(link, "b", big, "", NULL);
+    assert_stat(link, "history.usable", 1);
+    assert_stat(link, "history.messages", 3);
+    assert_stat(link, "history.channels", 2);
+    assert_stat(link, "history.groups", 3); /* each was waited for */
+    assert_stat(link, "history.max_bytes", ES_STORE_BYTES_DEFAULT);
+    assert_in_range(fx_stat(link, "history.bytes"), 300000, 400000);
+    atomic_fetch_add(&a.ahead_ms, 3600 * 1000);
+    assert_in_range(fx_stat(link, "history.oldest_age"), 3600, 3600 + FX_PATIENCE / 1000);
+    ev_reserve(link, "raw", "[{\"name\": \"a\"}]", ", \"from\": {\"earliest\": true}", NULL);
+    client = fx_small_client(link);
+    assert_stat(link, "history.replaying", 1);
+    ev_hub_next(&b, &a, 1, x->dir);
+    fx_hub_join(&a, FX_NOT_COUNTED);
+    assert_stat(link, "history.replaying", 1);
+    assert_stat(link, "history.groups", 3);
+    close(client);
+    assert_stat(link, "history.replaying", 0);
+    ev_publish(link, "c", "x", "", NULL);
+    assert_stat(link, "history.groups", 4);
+    assert_stat(link, "history.not_kept", 0);
+    assert_int_equal(fx_ask(link, ES_WIRE_STATS, S("prometheus"), &text), ES_OK);
+    assert_non_null(strstr(text, "\neventstream_history_messages 4\n"));
+    assert_non_null(strstr(text, "\neventstream_history_groups_total 4\n"));
+    free(text);
+    close(link);
+    fx_hub_stop(&b, FX_NOT_COUNTED);
+    free(big);
     sx_free(x);
 }
 
@@ -418,6 +470,7 @@ int main(void)
         cmocka_unit_test(requests_wait_for_one_another),
         cmocka_unit_test(a_full_disk_stops_nobody),
         cmocka_unit_test(a_history_that_cannot_be_opened),
+        cmocka_unit_test(the_history_is_counted),
     };
 
     return cmocka_run_group_tests_name("replay", tests, fx_apr_up, fx_apr_down);
