@@ -132,9 +132,26 @@ static es_err_t make_instruct(request_rec *r, const es_native_t *n, es_instruct_
     return err;
 }
 
-/* What stands before the first event. */
-static es_err_t make_begin(request_rec *r, const es_native_t *n, const char *answer, es_buf_t *out)
+/* With a history stream-open has the id after which the stream goes on, so that a client that loses
+ * its connection before the first event misses nothing either. A stream from a time on, or with the
+ * last N events, has none: until an event has come its client asks for the same again. */
+static es_str_t begin_id(request_rec *r, const es_position_t *from, const char *newest, bool reset)
 {
+    const es_str_t none = { NULL, 0 };
+
+    if (!es_server_conf(r->server)->history.directory || reset || !newest) {
+        return none;
+    }
+    return from->from == ES_FROM_NOW  ? es_str(newest)
+           : from->from == ES_FROM_ID ? es_str(from->id)
+                                      : none;
+}
+
+/* What stands before the first event. */
+static es_err_t make_begin(request_rec *r, const es_native_t *n, const es_hold_native_t *native,
+                           es_buf_t *out)
+{
+    const char *answer = native->answer;
     const char *asked[ES_MAX_CHANNELS];
     es_detail_t detail = { "" };
     bool reset = false;
@@ -147,7 +164,7 @@ static es_err_t make_begin(request_rec *r, const es_native_t *n, const char *ans
         ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, ESLOGNO(0103) "%s", detail.text);
     }
     if (err == ES_OK) {
-        err = es_sse_stream_open(out);
+        err = es_sse_stream_open(begin_id(r, &native->from, id, reset), out);
     }
     if (err == ES_OK && es_native_retry(n->conf) > 0) {
         err = es_sse_retry((unsigned int)es_native_retry(n->conf), out);
@@ -203,7 +220,7 @@ static int open_stream(request_rec *r, const es_native_t *n, const es_position_t
     if (status != OK) {
         return es_native_refuse(r, status, "The stream cannot be held now. Try again later.");
     }
-    if (make_begin(r, n, native.answer, begin) != ES_OK) {
+    if (make_begin(r, n, &native, begin) != ES_OK) {
         es_hold_release(hold);
         return es_native_refuse(r, HTTP_SERVICE_UNAVAILABLE, "Out of memory.");
     }
