@@ -67,6 +67,7 @@ ENDPOINTS = f"""
 @pytest.fixture(scope="module")
 def httpd():
     server = harness.Httpd("browser")
+    server.killed = False
     server.mpm_conf = harness.MPM_HTTP2
     server._with_http2()
     htdocs = server.root / "htdocs"
@@ -110,6 +111,15 @@ def httpd():
         yield server.start()
     finally:
         server.close()
+
+
+@pytest.fixture(autouse=True)
+def fresh(httpd):
+    """After a test that killed hubs their early deaths are counted anew: see ES0003."""
+    yield
+    if httpd.killed:
+        httpd.killed = False
+        httpd.graceful()
 
 
 class Numbers:
@@ -160,6 +170,7 @@ def kill_hub(httpd, numbers=None):
     httpd.allow(r"ES0002|ES0004|ES0021|AH00052")
     with numbers.between if numbers else contextlib.nullcontext():
         hub = psutil.Process(httpd.hub_pid())
+        httpd.killed = True
         os.kill(hub.pid, signal.SIGKILL)
         wait_until(lambda: not hub.is_running() or hub.status() == psutil.STATUS_ZOMBIE,
                    "the hub's end")
