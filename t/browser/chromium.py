@@ -95,8 +95,8 @@ class Page:
         return self.ask("noted")
 
     def streams(self):
-        """The requests that EventSources made, in their order."""
-        return [r for r in self.noted()["requests"] if r["type"] == "eventsource"]
+        """The headers of the requests that EventSources made, in their order."""
+        return self.ask("streams")
 
     def shot(self, name):
         path = OUTPUT / f"{name}.png"

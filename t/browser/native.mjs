@@ -13,6 +13,7 @@
  *     until {page, code, seconds}   waits until the expression is true
  *     gate  {page, shut}            shut: requests of EventSources wait, until the gate is open again
  *     noted {page}                  what the page asked for and was told so far
+ *     streams {page}                the headers of each request of an EventSource, as they were sent
  *     shot  {page, path}            a picture
  *     close {page}
  *     cookie {cookie}               as playwright's addCookies wants it
@@ -32,16 +33,19 @@ function note(entry) {
     }
   });
   page.on("pageerror", (error) => noted.console.push(`exception: ${error.message}`));
-  page.on("request", (request) => noted.requests.push({
-    url: request.url(), type: request.resourceType(), headers: request.headers(),
-  }));
+  page.on("request", (request) => {
+    noted.requests.push({ url: request.url(), type: request.resourceType() });
+    if (request.resourceType() === "eventsource") {
+      entry.streams.push(request);
+    }
+  });
   page.on("response", (response) =>
     noted.responses.push({ url: response.url(), status: response.status() }));
 }
 
 async function open(context, { page: name, url }) {
   const page = await context.newPage();
-  const entry = { page, noted: { console: [], requests: [], responses: [] }, waiting: null };
+  const entry = { page, noted: { console: [], requests: [], responses: [] }, streams: [] };
   pages.set(name, entry);
   note(entry);
   await page.goto(url, { waitUntil: "load" });
@@ -73,6 +77,7 @@ async function obey(context, command) {
       return true;
     case "gate": return gate(entry, command.shut);
     case "noted": return entry.noted;
+    case "streams": return Promise.all(entry.streams.map((request) => request.allHeaders()));
     case "shot": return entry.page.screenshot({ path: command.path, fullPage: true }).then(() => true);
     case "close":
       pages.delete(command.page);
