@@ -18,7 +18,12 @@
 
 static const char stream_type[] = "text/event-stream; charset=utf-8";
 
-enum { BEGIN_MAX = 1024 * 1024 }; /* bytes before the first event; never reached */
+enum {
+    BEGIN_MAX = 1024 * 1024, /* bytes before the first event; never reached */
+    /* milliseconds after which a browser comes back that was refused for now: not all at once */
+    AGAIN_MIN = 5000,
+    AGAIN_MAX = 10000
+};
 
 int es_native_answer(request_rec *r, int status, const char *type, const char *text)
 {
@@ -61,19 +66,38 @@ static es_buf_t *request_buf(request_rec *r)
     return buf;
 }
 
-/* ---- refused channels ---- */
+/* ---- refusals that a browser can live with ---- */
+
+static bool accepts_by_name(request_rec *r)
+{
+    const char *accept = apr_table_get(r->headers_in, "Accept");
+
+    return accept && ap_strcasestr(accept, "text/event-stream");
+}
+
+/* For what will pass. EventSource stops for good at any status but 200, so it gets a stream that
+ * ends at once, and comes back. */
+static int refuse_for_now(request_rec *r, int status, const char *sentence)
+{
+    es_buf_t *buf = request_buf(r);
+
+    if (accepts_by_name(r) && ap_is_HTTP_SERVER_ERROR(status) &&
+        es_sse_comment(es_str(sentence), buf) == ES_OK &&
+        es_sse_retry(ap_random_pick(AGAIN_MIN, AGAIN_MAX), buf) == ES_OK) {
+        return es_native_answer(r, HTTP_OK, stream_type, apr_pstrmemdup(r->pool, buf->p, buf->n));
+    }
+    return es_native_refuse(r, status, sentence);
+}
 
 /* EventSource cannot read the body of a refusal. So it gets django-eventstream's stream-error; when
  * it comes back, its Last-Event-ID is "error", and the 400 that follows ends it for good. */
 int es_native_refuse_channels(request_rec *r, const es_native_t *n)
 {
-    const char *accept = apr_table_get(r->headers_in, "Accept");
     const char *sentence = "Permission denied to channels: ";
     es_buf_t *buf = request_buf(r);
     size_t i;
 
-    if (accept && ap_strcasestr(accept, "text/event-stream") &&
-        es_sse_forbidden(n->refused, n->refused_count, buf) == ES_OK) {
+    if (accepts_by_name(r) && es_sse_forbidden(n->refused, n->refused_count, buf) == ES_OK) {
         return es_native_answer(r, HTTP_OK, stream_type, apr_pstrmemdup(r->pool, buf->p, buf->n));
     }
     for (i = 0; i < n->refused_count; i++) {
@@ -214,15 +238,15 @@ static int open_stream(request_rec *r, const es_native_t *n, const es_position_t
         return OK;
     }
     if (make_instruct(r, n, &in, &detail) != ES_OK) {
-        return es_native_refuse(r, HTTP_SERVICE_UNAVAILABLE, "Out of memory.");
+        return refuse_for_now(r, HTTP_SERVICE_UNAVAILABLE, "Out of memory.");
     }
     status = es_hold_reserve(r, in, &native, &hold);
     if (status != OK) {
-        return es_native_refuse(r, status, "The stream cannot be held now. Try again later.");
+        return refuse_for_now(r, status, "The stream cannot be held now. Try again later.");
     }
     if (make_begin(r, n, &native, begin) != ES_OK) {
         es_hold_release(hold);
-        return es_native_refuse(r, HTTP_SERVICE_UNAVAILABLE, "Out of memory.");
+        return refuse_for_now(r, HTTP_SERVICE_UNAVAILABLE, "Out of memory.");
     }
     stream_head(r);
     return write_begin(r, begin, hold);
@@ -255,7 +279,8 @@ static int subscribe(request_rec *r)
     if (n->refused_count == 0) {
         wrong = es_native_authorize(r, n, &status);
         if (wrong) {
-            return es_native_refuse(r, status, wrong);
+            return wanted == ES_WANTED_INFO ? es_native_refuse(r, status, wrong)
+                                            : refuse_for_now(r, status, wrong);
         }
     }
     if (n->refused_count > 0) {

@@ -282,6 +282,34 @@ def test_nothing_is_lost_before_the_first_event(httpd, browser, channel):
         assert page.run("data('stream-reset')") == []
 
 
+def test_a_full_hub_does_not_stop_it(browser, httpd, channel):
+    """It gets no stream for now, and comes back by itself."""
+    full = harness.Httpd("full")
+    full.add("EventStreamMaxStreams 1")
+    full.publisher()
+    full.vhost("plain", """
+        <Location /events/>
+            SetHandler eventstream
+            EventStreamAllowOrigin *
+        </Location>
+    """)
+    full.start()
+    try:
+        full.allow(r"ES0340")
+        target = f"http://127.0.0.1:{full.port('plain')}/events/{channel}"
+        with sse.Stream.opened(full.port("plain"), f"/events/{channel}") as other, \
+                visit(browser, httpd) as page:
+            listen(page, target)
+            page.until("states.includes('broken')", "states")
+            assert page.run("seen") == []
+            other.close()
+            page.until("data('stream-open').length > 0", "states")
+            publish(full, channel, 1)
+            all_came(page, 1)
+    finally:
+        full.close()
+
+
 def test_a_graceful_restart_is_not_noticed(httpd, browser, channel):
     with visit(browser, httpd) as page:
         listen(page, f"/events/{channel}")

@@ -2,6 +2,7 @@
 """EventStreamAuthorize: the application is asked who may subscribe, and its answer is kept."""
 
 import json
+import re
 
 import pytest
 
@@ -160,6 +161,18 @@ def test_it_fails(httpd, application, channel, reply):
     refused(ask(httpd, f"/events/{channel}"), 502,
             "The application that decides who may failed.\n")
     httpd.wait_log(r"ES0107: EventStreamAuthorize /o/", mark)
+
+
+def test_it_fails_for_now(httpd, application, channel):
+    """EventSource would stop for good at 502: it is told to come back, and then gets its stream."""
+    httpd.allow(r"ES0107")
+    application.set("503 Service Unavailable")
+    answer = ask(httpd, f"/events/{channel}", headers=EVENTSOURCE)
+    assert answer.code == 200 and answer.get("Content-Type").startswith("text/event-stream")
+    assert re.fullmatch(rb": The application that decides who may failed\.\n\nretry: \d{4,5}\n\n",
+                        answer.body), answer
+    application.set()
+    gets(httpd, f"/events/{channel}", channel, headers=EVENTSOURCE)
 
 
 def test_paths_that_cannot_be_asked(httpd, channel):

@@ -76,6 +76,19 @@ def httpd(make_httpd, site):
         site.migrate(name)
         site.serve(name)
         server.grip_proxy(site.ports[name], f"grip-{name}", own=True)
+        # as in the manual, "Without asking Django"
+        server.vhost(f"manual-{name}", f"""
+            ProxyPass / http://127.0.0.1:{site.ports[name]}/
+            <Location /events/>
+                EventStreamGrip On
+            </Location>
+            <Location /live/>
+                ProxyPass !
+                SetHandler eventstream
+                EventStreamChannelPrefix events-
+                EventStreamAllowChannels ch-*
+            </Location>
+        """)
     site.wait()
     return server.start()
 
@@ -262,6 +275,33 @@ def test_curl_is_refused(httpd, transport):
     assert done.returncode == 22 and b"400" in done.stderr, done
 
 
+def test_a_full_hub(make_httpd, channel):
+    """A script gets 503; EventSource, which would stop for good, is told to come back."""
+    server = make_httpd()
+    server.add("EventStreamMaxStreams 1")
+    server.vhost("plain", ENDPOINTS)
+    server.start()
+    target = f"/events/{channel}"
+
+    def ask(**args):
+        with sse.Client(server.port("plain")) as c:
+            return c.get(target, **args)
+
+    with sse.Stream.opened(server.port("plain"), target):
+        server.allow(r"ES0340")
+        answer = ask()
+        assert (answer.code, answer.get("Retry-After")) == (503, "5"), answer
+        answer = ask(headers=[("Accept", "text/event-stream")])
+        assert answer.code == 200, answer
+        assert answer.get("Content-Type") == "text/event-stream; charset=utf-8"
+        said = re.fullmatch(rb": The stream cannot be held now\. Try again later\.\n\n"
+                            rb"retry: (\d+)\n\n", answer.body)
+        assert said and 5000 <= int(said[1]) <= 10000, answer
+    server.wait_status(streams=0)
+    with sse.Stream.opened(server.port("plain"), target) as stream:
+        stream.wait_for(b"event: stream-open\n")
+
+
 # ---- Django ---------------------------------------------------------------------------------------
 
 @pytest.fixture(params=["plain", "stored"])
@@ -329,6 +369,22 @@ def test_names_as_send_event_takes_them(httpd, project):
             wait_sent(stream, n + 1)
         assert sent(stream) == [("message", name) for name in names]
         check_ids(stream)
+
+
+def test_the_manuals_site(httpd, site, project):
+    """Everything goes to Django but the native endpoint."""
+    channel = unique()
+    port = httpd.port(f"manual-{project}")
+    with sse.Stream.opened(port, f"/live/?channel={channel}") as stream, \
+            sse.Stream.opened(port, f"/events/?channel={channel}") as grip:
+        stream.wait_for(b"retry: 3000\n\n")
+        grip.wait_for(b"event: stream-open\n")
+        send_event(httpd, project, channel, "message", {"text": "hello"})
+        for s in (stream, grip):
+            wait_sent(s, 1)
+            assert sent(s) == [("message", {"text": "hello"})]
+    with sse.Client(port) as c:
+        assert c.get("/live/?channel=other").code == 403
 
 
 def test_both_kinds_of_subscribers(httpd, project):
