@@ -23,7 +23,7 @@ import pytest
 import harness
 import sse
 from chromium import HERE, NODE_PATH
-from harness import unique, wait_until
+from harness import wait_until
 from publish import Publisher, item
 
 # by its place: importing the package needs Django's settings
