@@ -147,6 +147,7 @@ say "sending events to $GRIP_URL"
 sender_pid=$!
 
 printf '\nDashboard: http://127.0.0.1:%s/  (Ctrl-C stops everything)\n' "$ES_DEMO_PORT"
+printf 'Nothing gets lost: http://127.0.0.1:%s/native  (kill the hub, and see)\n' "$ES_DEMO_PORT"
 
 status=0
 wait -n "$httpd_pid" "$sender_pid" || status=$?

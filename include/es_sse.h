@@ -219,7 +219,7 @@ es_err_t es_sse_check_event(es_str_t event, es_detail_t *detail);
 es_err_t es_sse_comment(es_str_t text, es_buf_t *out); /* ": text", an empty line; "" gives ":" */
 es_err_t es_sse_padding(es_buf_t *out); /* 2 KB of blanks in a comment; old polyfills wait for it */
 es_err_t es_sse_retry(unsigned int ms, es_buf_t *out);
-es_err_t es_sse_stream_open(es_buf_t *out);
+es_err_t es_sse_stream_open(es_str_t id, es_buf_t *out); /* `id` with n 0: none */
 es_err_t es_sse_keep_alive(es_buf_t *out);
 /** {"channels": [...]}: what is missing on them cannot be replayed. `asked`: asked names. */
 es_err_t es_sse_stream_reset(const char *const *asked, size_t n, es_str_t id, es_buf_t *out);

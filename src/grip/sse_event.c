@@ -125,9 +125,12 @@ es_err_t es_sse_retry(unsigned int ms, es_buf_t *out)
     return es_buf_addf(out, "retry: %u\n\n", ms);
 }
 
-es_err_t es_sse_stream_open(es_buf_t *out)
+es_err_t es_sse_stream_open(es_str_t id, es_buf_t *out)
 {
-    return add(out, "event: stream-open\ndata:\n\n");
+    if (id.n == 0) {
+        return add(out, "event: stream-open\ndata:\n\n");
+    }
+    return es_buf_addf(out, "event: stream-open\nid: %.*s\ndata:\n\n", (int)id.n, id.p);
 }
 
 es_err_t es_sse_keep_alive(es_buf_t *out)

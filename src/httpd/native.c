@@ -18,7 +18,12 @@
 
 static const char stream_type[] = "text/event-stream; charset=utf-8";
 
-enum { BEGIN_MAX = 1024 * 1024 }; /* bytes before the first event; never reached */
+enum {
+    BEGIN_MAX = 1024 * 1024, /* bytes before the first event; never reached */
+    /* milliseconds after which a browser comes back that was refused for now: not all at once */
+    AGAIN_MIN = 5000,
+    AGAIN_MAX = 10000
+};
 
 int es_native_answer(request_rec *r, int status, const char *type, const char *text)
 {
@@ -46,19 +51,38 @@ int es_native_refuse(request_rec *r, int status, const char *sentence)
     return es_native_answer(r, status, "text/plain; charset=utf-8", text);
 }
 
-/* ---- refused channels ---- */
+/* ---- refusals that a browser can live with ---- */
+
+static bool accepts_by_name(request_rec *r)
+{
+    const char *accept = apr_table_get(r->headers_in, "Accept");
+
+    return accept && ap_strcasestr(accept, "text/event-stream");
+}
+
+/* For what will pass. EventSource stops for good at any status but 200, so it gets a stream that
+ * ends at once, and comes back. */
+static int refuse_for_now(request_rec *r, int status, const char *sentence)
+{
+    es_buf_t *buf = es_request_buf(r, BEGIN_MAX);
+
+    if (accepts_by_name(r) && ap_is_HTTP_SERVER_ERROR(status) &&
+        es_sse_comment(es_str(sentence), buf) == ES_OK &&
+        es_sse_retry(ap_random_pick(AGAIN_MIN, AGAIN_MAX), buf) == ES_OK) {
+        return es_native_answer(r, HTTP_OK, stream_type, apr_pstrmemdup(r->pool, buf->p, buf->n));
+    }
+    return es_native_refuse(r, status, sentence);
+}
 
 /* EventSource cannot read the body of a refusal. So it gets django-eventstream's stream-error; when
  * it comes back, its Last-Event-ID is "error", and the 400 that follows ends it for good. */
 int es_native_refuse_channels(request_rec *r, const es_native_t *n)
 {
-    const char *accept = apr_table_get(r->headers_in, "Accept");
     const char *sentence = "Permission denied to channels: ";
     es_buf_t *buf = es_request_buf(r, BEGIN_MAX);
     size_t i;
 
-    if (accept && ap_strcasestr(accept, "text/event-stream") &&
-        es_sse_forbidden(n->refused, n->refused_count, buf) == ES_OK) {
+    if (accepts_by_name(r) && es_sse_forbidden(n->refused, n->refused_count, buf) == ES_OK) {
         return es_native_answer(r, HTTP_OK, stream_type, apr_pstrmemdup(r->pool, buf->p, buf->n));
     }
     for (i = 0; i < n->refused_count; i++) {
@@ -117,9 +141,26 @@ static es_err_t make_instruct(request_rec *r, const es_native_t *n, es_instruct_
     return err;
 }
 
-/* What stands before the first event. */
-static es_err_t make_begin(request_rec *r, const es_native_t *n, const char *answer, es_buf_t *out)
+/* With a history stream-open has the id after which the stream goes on, so that a client that loses
+ * its connection before the first event misses nothing either. A stream from a time on, or with the
+ * last N events, has none: until an event has come its client asks for the same again. */
+static es_str_t begin_id(request_rec *r, const es_position_t *from, const char *newest, bool reset)
 {
+    const es_str_t none = { NULL, 0 };
+
+    if (!es_server_conf(r->server)->history.directory || reset || !newest) {
+        return none;
+    }
+    return from->from == ES_FROM_NOW  ? es_str(newest)
+           : from->from == ES_FROM_ID ? es_str(from->id)
+                                      : none;
+}
+
+/* What stands before the first event. */
+static es_err_t make_begin(request_rec *r, const es_native_t *n, const es_hold_native_t *native,
+                           es_buf_t *out)
+{
+    const char *answer = native->answer;
     const char *asked[ES_MAX_CHANNELS];
     es_detail_t detail = { "" };
     bool reset = false;
@@ -132,7 +173,7 @@ static es_err_t make_begin(request_rec *r, const es_native_t *n, const char *ans
         ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r, ESLOGNO(0103) "%s", detail.text);
     }
     if (err == ES_OK) {
-        err = es_sse_stream_open(out);
+        err = es_sse_stream_open(begin_id(r, &native->from, id, reset), out);
     }
     if (err == ES_OK && es_native_retry(n->conf) > 0) {
         err = es_sse_retry((unsigned int)es_native_retry(n->conf), out);
@@ -190,15 +231,15 @@ static int open_stream(request_rec *r, const es_native_t *n, const es_position_t
         return OK;
     }
     if (make_instruct(r, n, &in, &detail) != ES_OK) {
-        return es_native_refuse(r, HTTP_SERVICE_UNAVAILABLE, "Out of memory.");
+        return refuse_for_now(r, HTTP_SERVICE_UNAVAILABLE, "Out of memory.");
     }
     status = es_hold_reserve(r, in, &native, &hold);
     if (status != OK) {
-        return es_native_refuse(r, status, "The stream cannot be held now. Try again later.");
+        return refuse_for_now(r, status, "The stream cannot be held now. Try again later.");
     }
-    if (make_begin(r, n, native.answer, begin) != ES_OK) {
+    if (make_begin(r, n, &native, begin) != ES_OK) {
         es_hold_release(hold);
-        return es_native_refuse(r, HTTP_SERVICE_UNAVAILABLE, "Out of memory.");
+        return refuse_for_now(r, HTTP_SERVICE_UNAVAILABLE, "Out of memory.");
     }
     stream_head(r);
     return write_begin(r, begin, hold);
@@ -231,7 +272,8 @@ static int subscribe(request_rec *r)
     if (n->refused_count == 0) {
         wrong = es_native_authorize(r, n, &status);
         if (wrong) {
-            return es_native_refuse(r, status, wrong);
+            return wanted == ES_WANTED_INFO ? es_native_refuse(r, status, wrong)
+                                            : refuse_for_now(r, status, wrong);
         }
     }
     if (n->refused_count > 0) {

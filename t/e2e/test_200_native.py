@@ -7,7 +7,7 @@ import re
 import pytest
 
 import sse
-from harness import TLS_CA, unique
+from harness import TLS_CA, VERSIONS, no_stream, only_plain, unique
 from publish import publish, item
 
 BEGIN = b":" + b" " * 2048 + b"\n\nevent: stream-open\ndata:\n\nretry: 3000\n\n"
@@ -19,7 +19,7 @@ def httpd(make_httpd):
     server = make_httpd(modules=["auth_basic", "authn_file", "authn_core", "authz_user"])
     server.publisher()
     (server.root / "users").write_text("ann:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\n")  # password
-    server.vhost("main", """
+    server.site("main", """
         <Location /events/>
             SetHandler eventstream
         </Location>
@@ -113,7 +113,7 @@ def gets(httpd, stream, channel, begin=BEGIN):
 
 # ---- the begin of a stream ------------------------------------------------------------------------
 
-@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@pytest.mark.parametrize("version", VERSIONS)
 def test_stream(httpd, channel, version):
     with opened(httpd, f"/events/?channel={channel}", version=version,
                 headers=EVENTSOURCE) as stream:
@@ -127,6 +127,7 @@ def test_stream(httpd, channel, version):
         gets(httpd, stream, channel)
 
 
+@only_plain("its own host is TLS")
 def test_tls(httpd, channel):
     with sse.Stream.opened(httpd.port("tls"), f"/events/{channel}",
                            wrap=sse.tls(TLS_CA)) as stream:
@@ -322,6 +323,7 @@ def test_cors_for_all(httpd, channel):
         assert cors(stream) == {"origin": "*"}
 
 
+@no_stream
 # ---- directives -----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("line,parts", [
@@ -342,13 +344,14 @@ def test_cors_for_all(httpd, channel):
 ])
 def test_wrong_values(make_httpd, line, parts):
     server = make_httpd()
-    server.vhost("main", f"<Location /events/>\nSetHandler eventstream\n{line}\n</Location>")
+    server.site("main", f"<Location /events/>\nSetHandler eventstream\n{line}\n</Location>")
     status, text = server.config_test()
     assert status != 0
     for part in parts:
         assert part in text, text
 
 
+@no_stream
 @pytest.mark.parametrize("line,part", [
     ("EventStreamHistory", "give a directory, or off"),
     ("EventStreamHistory off size=1M", "nothing may stand behind 'off'"),
@@ -365,6 +368,7 @@ def test_wrong_histories(make_httpd, line, part):
     assert status != 0 and part in text, text
 
 
+@no_stream
 @pytest.mark.parametrize("line", [
     "EventStreamHistory off", "EventStreamHistory history",
     "EventStreamHistory history size=1M age=1d count=1000",

@@ -19,7 +19,7 @@ KEY = "a secret of more than thirty-two bytes"
 def httpd(make_httpd):
     server = make_httpd()
     server.publisher()
-    server.vhost("main", f"""
+    server.site("main", f"""
         <Location /events/>
             SetHandler eventstream
             EventStreamSubscribeKey mysite "{KEY}"

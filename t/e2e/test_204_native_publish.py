@@ -8,7 +8,7 @@ import jwt
 import pytest
 
 import sse
-from harness import unique
+from harness import only_http1, unique
 
 KEY = "a secret of more than thirty-two bytes"
 JSON = [("Content-Type", "application/json")]
@@ -18,7 +18,7 @@ FORM = [("Content-Type", "application/x-www-form-urlencoded")]
 @pytest.fixture(scope="module")
 def httpd(make_httpd):
     server = make_httpd()
-    server.vhost("main", f"""
+    server.site("main", f"""
         <Location /events/>
             SetHandler eventstream
             EventStreamPublish On
@@ -93,6 +93,7 @@ def test_an_empty_body(httpd, channel):
     arrives(httpd, channel, f"/events/{channel}", b"", "data:\n\n")
 
 
+@only_http1("HTTP/2 has no chunks")
 def test_a_chunked_body(httpd, channel):
     arrives(httpd, channel, f"/events/{channel}", b"5\r\nhello\r\n0\r\n\r\n", "data: hello\n\n",
             headers=[("Transfer-Encoding", "chunked")])

@@ -2,11 +2,12 @@
 """EventStreamAuthorize: the application is asked who may subscribe, and its answer is kept."""
 
 import json
+import re
 
 import pytest
 
 import sse
-from harness import unique
+from harness import no_stream, unique
 from publish import item, publish
 
 EVENTSOURCE = [("Accept", "text/event-stream")]
@@ -49,7 +50,7 @@ def httpd(make_httpd, origin, application):
     # one child, so that what it keeps is what every request meets
     server = make_httpd()
     server.publisher()
-    server.vhost("main", f"""
+    server.site("main", f"""
         <Location /o/>
             ProxyPass "http://127.0.0.1:{origin.port}/o/" retry=0
         </Location>
@@ -162,6 +163,18 @@ def test_it_fails(httpd, application, channel, reply):
     httpd.wait_log(r"ES0107: EventStreamAuthorize /o/", mark)
 
 
+def test_it_fails_for_now(httpd, application, channel):
+    """EventSource would stop for good at 502: it is told to come back, and then gets its stream."""
+    httpd.allow(r"ES0107")
+    application.set("503 Service Unavailable")
+    answer = ask(httpd, f"/events/{channel}", headers=EVENTSOURCE)
+    assert answer.code == 200 and answer.get("Content-Type").startswith("text/event-stream")
+    assert re.fullmatch(rb": The application that decides who may failed\.\n\nretry: \d{4,5}\n\n",
+                        answer.body), answer
+    application.set()
+    gets(httpd, f"/events/{channel}", channel, headers=EVENTSOURCE)
+
+
 def test_paths_that_cannot_be_asked(httpd, channel):
     httpd.allow(r"AH01630", r"ES0104", r"ES0107", r"AH00128")
     assert ask(httpd, f"/missing/{channel}").code == 403
@@ -230,9 +243,10 @@ def test_a_refusal_is_not_kept(httpd, application, channel):
     assert count(application, httpd, f"/events/{channel}") == (200, 1)
 
 
+@no_stream
 @pytest.mark.parametrize("value", ["auth", "http://127.0.0.1/", "//host/", "/a#b"])
 def test_wrong_values(make_httpd, value):
     server = make_httpd()
-    server.vhost("main", f'<Location /e/>\nEventStreamAuthorize "{value}"\n</Location>')
+    server.site("main", f'<Location /e/>\nEventStreamAuthorize "{value}"\n</Location>')
     status, text = server.config_test()
     assert status != 0 and "give a path of this server" in text, text

@@ -29,8 +29,10 @@ static int drop(void **state)
 static void small_events(void **state)
 {
     (void)state;
-    assert_int_equal(es_sse_stream_open(&out), ES_OK);
+    assert_int_equal(es_sse_stream_open((es_str_t) { NULL, 0 }, &out), ES_OK);
     assert_out("event: stream-open\ndata:\n\n");
+    assert_int_equal(es_sse_stream_open(es_str("AAEC-_"), &out), ES_OK);
+    assert_out("event: stream-open\nid: AAEC-_\ndata:\n\n");
     assert_int_equal(es_sse_keep_alive(&out), ES_OK);
     assert_out("event: keep-alive\ndata:\n\n");
     assert_int_equal(es_sse_retry(3000, &out), ES_OK);
