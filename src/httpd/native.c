@@ -185,7 +185,9 @@ static int write_begin(request_rec *r, const es_buf_t *begin, es_hold_handle_t *
 static int open_stream(request_rec *r, const es_native_t *n, const es_position_t *from)
 {
     es_hold_native_t native = { .from = *from,
-                                .until_ms = n->token ? (uint64_t)n->token->exp * 1000 : 0 };
+                                .until_ms = n->token ? (uint64_t)n->token->exp * 1000 : 0,
+                                .presence = n->conf->presence == 1,
+                                .grace_ms = es_native_grace(n->conf) };
     es_buf_t *begin = request_buf(r);
     es_hold_handle_t *hold = NULL;
     es_instruct_t *in = NULL;
@@ -196,6 +198,7 @@ static int open_stream(request_rec *r, const es_native_t *n, const es_position_t
         stream_head(r);
         return OK;
     }
+    native.member = native.presence ? es_native_member(r, n) : NULL;
     if (make_instruct(r, n, &in, &detail) != ES_OK) {
         return es_native_refuse(r, HTTP_SERVICE_UNAVAILABLE, "Out of memory.");
     }
@@ -261,7 +264,14 @@ static int change(request_rec *r)
     }
     if (!wrong) {
         es_native_sift(r, n, ES_USE_PUBLISH);
-        if (n->refused_count == 0) {
+        if (n->refused_count == 0 && r->method_number == M_POST && es_native_reserved(n)) {
+            status = HTTP_FORBIDDEN;
+            wrong = apr_psprintf(r->pool,
+                                 "Nobody may publish to '%s': the server itself tells there who is "
+                                 "present.",
+                                 es_native_reserved(n));
+        }
+        else if (n->refused_count == 0) {
             return r->method_number == M_POST ? es_native_publish(r, n) : es_native_clear(r, n);
         }
     }
