@@ -234,9 +234,10 @@ const char *es_presence_name(const es_stream_t *stream, uint64_t *ret_grace_ms);
 es_err_t es_presence_state(es_intake_t *intake, es_str_t name, es_buf_t *out);
 int es_presence_timeout(const es_intake_t *intake); /* for epoll_wait */
 void es_presence_run(es_intake_t *intake);          /* what is due */
-/* A hand-over: ", \"owed\": [...]", the channels whose listeners have not been told all; and there
- * again. Not told at once: who was there may be on the way. */
+/* A hand-over: ", \"owed\": [...]" of DONE, the channels whose listeners have not been told all;
+ * and there again, with "event". They are not told at once: who was there may be on the way. */
 es_err_t es_presence_owed(es_intake_t *intake, es_buf_t *out);
+void es_presence_take_over(es_intake_t *intake, es_str_t done);
 void es_presence_doubt(es_intake_t *intake, const es_stream_t *stream); /* it is not handed over */
 void es_presence_owe(es_intake_t *intake, es_str_t channel);
 void es_presence_owe_all(es_intake_t *intake); /* that have listeners */

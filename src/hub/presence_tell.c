@@ -303,3 +303,27 @@ void es_presence_owe_all(es_intake_t *intake)
 {
     (void)es_registry_each(intake->registry, owe_listened, intake);
 }
+
+void es_presence_take_over(es_intake_t *intake, es_str_t done)
+{
+    json_t *o = json_loadb(done.p, done.n, 0, NULL);
+    const json_t *event = json_object_get(o, "event"), *owed = json_object_get(o, "owed");
+    size_t i;
+
+    intake->event = intake->order; /* of a build without presence nothing was fleeting */
+    if (json_is_integer(event) && json_integer_value(event) >= 0) {
+        intake->event = (uint64_t)json_integer_value(event);
+    }
+    for (i = 0; i < json_array_size(owed); i++) {
+        const json_t *name = json_array_get(owed, i);
+
+        if (json_string_length(name) > 0) {
+            es_presence_owe(intake,
+                            (es_str_t) { json_string_value(name), json_string_length(name) });
+        }
+    }
+    if (json_is_true(owed)) {
+        es_presence_owe_all(intake);
+    }
+    json_decref(o);
+}

@@ -309,28 +309,6 @@ static void forget_logs(es_intake_t *intake)
     }
 }
 
-/* What DONE says beside its order. A build without presence says nothing: nothing was fleeting. */
-static void take_facts(es_intake_t *intake, es_str_t text)
-{
-    json_t *o = json_loadb(text.p, text.n, 0, NULL);
-    const json_int_t event = read_number(o, "event");
-    const json_t *owed = json_object_get(o, "owed"), *name;
-    size_t i;
-
-    intake->event = event >= 0 ? (uint64_t)event : intake->order;
-    for (i = 0; i < json_array_size(owed); i++) {
-        name = json_array_get(owed, i);
-        if (json_string_length(name) > 0) {
-            es_presence_owe(intake,
-                            (es_str_t) { json_string_value(name), json_string_length(name) });
-        }
-    }
-    if (json_is_true(owed)) {
-        es_presence_owe_all(intake);
-    }
-    json_decref(o);
-}
-
 /* From here on this hub serves, and says so: the other one forgets what it had. */
 static es_err_t on_done(takeover_t *t, const es_wire_message_t *m, es_detail_t *detail)
 {
@@ -351,7 +329,7 @@ static es_err_t on_done(takeover_t *t, const es_wire_message_t *m, es_detail_t *
     }
     if (err == ES_OK) {
         es_stats_carry(t->intake, stats);
-        take_facts(t->intake, text);
+        es_presence_take_over(t->intake, text);
     }
     es_events_open(t->intake); /* the hub before has closed it */
     forget_logs(t->intake);
