@@ -20,6 +20,8 @@
 
 #include "es_base.h"
 
+#include <sys/types.h>
+
 enum {
     ES_HUB_THREADS_MAX = 64,          /* EventStreamThreads */
     ES_HUB_PULL_MAX = 16,             /* endpoints of EventStreamPull */
@@ -49,7 +51,9 @@ typedef struct es_hub_config {
     /* 0: none, there is nobody to take streams from. Else the other end of the descriptor that was
      * sent through the door with HAND_OVER; the hub's from now on. */
     int predecessor;
-    uint32_t generation; /* of the configuration: nothing is handed to a hub of an older one */
+    pid_t predecessor_pid; /* to see that it is dead, and to end it if it hangs; 0: unknown */
+    uint64_t patience_ms;  /* for a predecessor that says nothing; 0: 30 s */
+    uint32_t generation;   /* of the configuration: nothing is handed to a hub of an older one */
     void (*serves)(void *life_ctx); /* may be NULL: it has its streams and reads the door now */
     void (*leaves)(void *life_ctx); /* may be NULL: the next hub has them all; see tail.c */
     void *life_ctx;

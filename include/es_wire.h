@@ -40,10 +40,12 @@
  * makes and sends one end of through the door:
  *
  *   the door                               the hub
- *   EXPECT                          ──▶    a next hub will come; when none does, it ends
+ *   EXPECT                          ──▶    a next hub will come; when none does, it ends. `number`
+ *                                          is the generation of the hub that is meant: another one
+ *                                          takes no notice
  *   HAND_OVER  descriptor           ──▶    it stops reading, and stops its loops. `number` is the
- *                                          next hub's generation; an older one than the hub's own
- *                                          gets an ANSWER that says so, and ends
+ *                                          next hub's generation; one that is not newer than the
+ *                                          hub's own gets an ANSWER that says so, and ends
  *
  *   hub                                    next hub
  *   FRAME    {"order": n} NUL item  ──▶    for each message that a stream still has to get; with

@@ -45,7 +45,14 @@ count()
         printf '%s    %s: %s passed\n' "$(elapsed)" "$1" "$2"
     else
         printf '%s  * %s: %s passed, %s FAILED\n' "$(elapsed)" "$1" "$2" "$3"
+        printf '* %s: %s failed\n' "$1" "$3" >>"$logs/failed"
     fi
+}
+
+# remember LOG: a little of its end, for the end of all.
+remember()
+{
+    tail -n 12 "$1" | sed 's/^/    /' >>"$logs/failed"
 }
 
 # show LOG: its end, and where the rest is.
@@ -63,6 +70,7 @@ build()
         return 0
     fi
     count "make $1" 0 1
+    remember "$build_log"
     show "$build_log"
     return 1
 }
@@ -95,6 +103,7 @@ tap()
         124 | 137) printf '        stopped after %s s\n' "$seconds_per_program" ;;
         *) printf '        exit status %s\n' "$status" ;;
         esac
+        remember "$log"
         show "$log"
     fi
 }
@@ -177,6 +186,7 @@ tally()
 {
     log=$logs/$1.log
     "$ES_PYTHON" -B "$ES_SRCDIR/t/junit_count.py" "$logs/$1.xml" >"$logs/$1.count" 2>&1
+    run_passed='' run_bad=''
     read -r run_passed run_bad <"$logs/$1.count"
     case "${run_passed-}/${run_bad-}" in
     [0-9]*/[0-9]*) ;;
@@ -191,6 +201,7 @@ tally()
     fi
     count "$1" "$run_passed" "$run_bad"
     if [ "$run_bad" -ne 0 ]; then
+        sed '1d; s/^/    /' "$logs/$1.count" >>"$logs/failed"
         printf '        (the whole log: %s)\n' "$log"
     fi
 }
@@ -259,7 +270,7 @@ part_browser()
 }
 
 rm -rf "$logs"
-mkdir -p "$logs" || exit 1
+mkdir -p "$logs" && : >"$logs/failed" || exit 1
 export PYTHONDONTWRITEBYTECODE=1
 
 for part in ${ONLY:-$parts}; do
@@ -288,6 +299,11 @@ for part in ${ONLY:-$parts}; do
     fi
 done
 
+# Whoever sees only the end of the output sees what failed, and how.
+if [ -s "$logs/failed" ]; then
+    printf '\nWhat failed:\n'
+    tail -n 120 "$logs/failed"
+fi
 printf '\n%s done' "$(elapsed)"
 if [ -n "$failed_parts" ]; then
     printf '; FAILED:%s (logs in %s)' "$failed_parts" "$logs"

@@ -13,20 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    if (c >= 'a' && c <= 'f') {
-        return c - 'a' + 10;
-    }
-    if (c >= 'A' && c <= 'F') {
-        return c - 'A' + 10;
-    }
-    return -1;
-}
-
 /* Reads the escape whose letter stands at in.p[*io]; *io ends on its last byte.
  * Returns the byte, -1 for an escape that means nothing, -2 for a broken one. */
 static int read_escape(es_str_t in, size_t *io)
@@ -44,11 +30,11 @@ static int read_escape(es_str_t in, size_t *io)
     case 'n':
         return '\n';
     case 'x':
-        if (in.n - i < 3 || hex_value(in.p[i + 1]) < 0 || hex_value(in.p[i + 2]) < 0) {
+        if (in.n - i < 3 || es_hex_value(in.p[i + 1]) < 0 || es_hex_value(in.p[i + 2]) < 0) {
             return -2;
         }
         *io = i + 2;
-        return hex_value(in.p[i + 1]) * 16 + hex_value(in.p[i + 2]);
+        return es_hex_value(in.p[i + 1]) * 16 + es_hex_value(in.p[i + 2]);
     default:
         return -1;
     }

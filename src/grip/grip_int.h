@@ -35,6 +35,7 @@ bool es_text_is_clean(es_str_t s); /* no CR, LF or NUL */
 size_t es_utf8_sequence(const unsigned char *p, size_t n);
 bool es_text_is_header_name(es_str_t s); /* an RFC 9110 token, at most ES_MAX_HEADER_NAME bytes */
 bool es_text_equals(es_str_t a, es_str_t b);
+int es_hex_value(char c); /* of a hexadecimal digit; -1: it is none */
 
 /** Sets or replaces one pair of a meta object and checks names, values and caps.
  * `where` is what the error sentence starts with: "Grip-Set-Meta", "'meta'". */

@@ -10,20 +10,6 @@
 
 #include <string.h>
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    if (c >= 'a' && c <= 'f') {
-        return c - 'a' + 10;
-    }
-    if (c >= 'A' && c <= 'F') {
-        return c - 'A' + 10;
-    }
-    return -1;
-}
-
 /* The byte that is encoded at *io, which then stands behind it; -1: broken. */
 static int next_byte(es_str_t in, size_t *io)
 {
@@ -37,8 +23,8 @@ static int next_byte(es_str_t in, size_t *io)
     if (in.n - i < 3) {
         return -1;
     }
-    high = hex_digit(in.p[i + 1]);
-    low = hex_digit(in.p[i + 2]);
+    high = es_hex_value(in.p[i + 1]);
+    low = es_hex_value(in.p[i + 2]);
     *io = i + 3;
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }

@@ -20,6 +20,20 @@ bool es_text_is_clean(es_str_t s)
     return true;
 }
 
+int es_hex_value(char c)
+{
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+    if (c >= 'a' && c <= 'f') {
+        return c - 'a' + 10;
+    }
+    if (c >= 'A' && c <= 'F') {
+        return c - 'A' + 10;
+    }
+    return -1;
+}
+
 /* Unicode, table 3-7. */
 size_t es_utf8_sequence(const unsigned char *p, size_t n)
 {

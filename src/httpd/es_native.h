@@ -77,6 +77,7 @@ typedef enum es_wanted { ES_WANTED_STREAM, ES_WANTED_INFO, ES_WANTED_NOTHING } e
 
 /* native_request.c */
 es_native_t *es_native_begin(request_rec *r);
+es_buf_t *es_request_buf(request_rec *r, size_t max); /* freed with the request */
 es_wanted_t es_native_accepted(request_rec *r);
 const char *es_native_channels(request_rec *r, es_native_t *n, int *status);
 const char *es_native_position(request_rec *r, es_position_t *ret, int *status);

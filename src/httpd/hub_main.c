@@ -63,9 +63,8 @@ static bool is_alive(pid_t pid)
 
 /* Asks the hub that serves for all that it has. Returns our end of the way, 0: nothing is to come.
  */
-static int ask_predecessor(server_rec *s, const es_door_t *door)
+static int ask_predecessor(server_rec *s, const es_door_t *door, pid_t pid)
 {
-    const pid_t pid = atomic_load(&door->page->serving);
     int pair[2];
     es_err_t err;
 
@@ -156,7 +155,8 @@ void es_hub_main(server_rec *s, apr_pool_t *p, es_door_t *door)
     if (atomic_load(&door->page->newest) > door->generation) { /* overtaken by another restart */
         _exit(0);
     }
-    config.predecessor = ask_predecessor(s, door);
+    config.predecessor_pid = atomic_load(&door->page->serving);
+    config.predecessor = ask_predecessor(s, door, config.predecessor_pid);
     close(door->child_end); /* so that the end of every other process is seen */
     err = es_hub_run(&config);
     serves_no_more(door);

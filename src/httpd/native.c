@@ -46,21 +46,6 @@ int es_native_refuse(request_rec *r, int status, const char *sentence)
     return es_native_answer(r, status, "text/plain; charset=utf-8", text);
 }
 
-static apr_status_t buf_cleanup(void *buf)
-{
-    es_buf_free(buf);
-    return APR_SUCCESS;
-}
-
-static es_buf_t *request_buf(request_rec *r)
-{
-    es_buf_t *buf = apr_palloc(r->pool, sizeof *buf);
-
-    es_buf_init(buf, BEGIN_MAX);
-    apr_pool_cleanup_register(r->pool, buf, buf_cleanup, apr_pool_cleanup_null);
-    return buf;
-}
-
 /* ---- refused channels ---- */
 
 /* EventSource cannot read the body of a refusal. So it gets django-eventstream's stream-error; when
@@ -69,7 +54,7 @@ int es_native_refuse_channels(request_rec *r, const es_native_t *n)
 {
     const char *accept = apr_table_get(r->headers_in, "Accept");
     const char *sentence = "Permission denied to channels: ";
-    es_buf_t *buf = request_buf(r);
+    es_buf_t *buf = es_request_buf(r, BEGIN_MAX);
     size_t i;
 
     if (accept && ap_strcasestr(accept, "text/event-stream") &&
@@ -188,7 +173,7 @@ static int open_stream(request_rec *r, const es_native_t *n, const es_position_t
                                 .until_ms = n->token ? (uint64_t)n->token->exp * 1000 : 0,
                                 .presence = n->conf->presence == 1,
                                 .grace_ms = es_native_grace(n->conf) };
-    es_buf_t *begin = request_buf(r);
+    es_buf_t *begin = es_request_buf(r, BEGIN_MAX);
     es_hold_handle_t *hold = NULL;
     es_instruct_t *in = NULL;
     es_detail_t detail = { "" };

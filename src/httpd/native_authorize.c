@@ -129,7 +129,7 @@ static void keep(es_authorize_t *answer, const unsigned char key[KEY_BYTES])
 /* ---- the subrequest ---- */
 
 typedef struct collected {
-    es_buf_t body;
+    es_buf_t *body;
     bool too_big;
     bool broken;
 } collected_t;
@@ -156,7 +156,7 @@ apr_status_t es_native_collect(ap_filter_t *f, apr_bucket_brigade *bb)
             c->broken = true;
             break;
         }
-        c->too_big = c->too_big || es_buf_add(&c->body, data, n) != ES_OK;
+        c->too_big = c->too_big || es_buf_add(c->body, data, n) != ES_OK;
     }
     apr_brigade_cleanup(bb);
     return APR_SUCCESS;
@@ -236,12 +236,6 @@ static void take_challenge(request_rec *r, const request_rec *sub)
     }
 }
 
-static apr_status_t buf_cleanup(void *buf)
-{
-    es_buf_free(buf);
-    return APR_SUCCESS;
-}
-
 static es_err_t ask(request_rec *r, const char *target, es_authorize_t **ret, es_detail_t *detail)
 {
     request_rec *sub = ap_sub_req_method_uri("GET", target, r, r->output_filters);
@@ -250,8 +244,7 @@ static es_err_t ask(request_rec *r, const char *target, es_authorize_t **ret, es
     int status = sub->status;
     es_err_t err;
 
-    es_buf_init(&c->body, ES_MAX_AUTHORIZE_BODY);
-    apr_pool_cleanup_register(r->pool, &c->body, buf_cleanup, apr_pool_cleanup_null);
+    c->body = es_request_buf(r, ES_MAX_AUTHORIZE_BODY);
     if (status == HTTP_OK) { /* else it was refused before it could run */
         int rc;
 
@@ -270,9 +263,9 @@ static es_err_t ask(request_rec *r, const char *target, es_authorize_t **ret, es
     if (sub->content_type) {
         add_header(headers, "Content-Type", sub->content_type);
     }
-    err =
-        es_authorize_read(status, (const es_header_t *)(void *)headers->elts,
-                          (size_t)headers->nelts, (es_str_t) { c->body.p, c->body.n }, ret, detail);
+    err = es_authorize_read(status, (const es_header_t *)(void *)headers->elts,
+                            (size_t)headers->nelts, (es_str_t) { c->body->p, c->body->n }, ret,
+                            detail);
     if (status == HTTP_UNAUTHORIZED) {
         take_challenge(r, sub);
     }

@@ -22,8 +22,9 @@ typedef struct event {
 /* Reads the body, however it is framed, up to the cap. NULL: fine. */
 static const char *read_body(request_rec *r, es_str_t *ret, int *status)
 {
-    char *body = apr_palloc(r->pool, ES_MAX_PUBLISH_BODY + 1);
-    size_t n = 0;
+    es_buf_t *body = es_request_buf(r, ES_MAX_PUBLISH_BODY);
+    es_err_t err = ES_OK;
+    char part[8192];
     long got = 0;
 
     *status = HTTP_BAD_REQUEST;
@@ -32,18 +33,22 @@ static const char *read_body(request_rec *r, es_str_t *ret, int *status)
     }
     if (ap_should_client_block(r)) {
         do {
-            got = ap_get_client_block(r, body + n, ES_MAX_PUBLISH_BODY + 1 - n);
-            n += got > 0 ? (size_t)got : 0;
-        } while (got > 0 && n <= ES_MAX_PUBLISH_BODY);
+            got = ap_get_client_block(r, part, sizeof part);
+            err = got > 0 ? es_buf_add(body, part, (size_t)got) : ES_OK;
+        } while (got > 0 && err == ES_OK);
     }
     if (got < 0) {
         return "The request's body ended early.";
     }
-    if (n > ES_MAX_PUBLISH_BODY) {
+    if (err == ES_ETOOBIG) {
         *status = HTTP_REQUEST_ENTITY_TOO_LARGE;
         return apr_psprintf(r->pool, "The body has more than %d bytes.", ES_MAX_PUBLISH_BODY);
     }
-    *ret = (es_str_t) { body, n };
+    if (err != ES_OK) {
+        *status = HTTP_SERVICE_UNAVAILABLE;
+        return "Out of memory.";
+    }
+    *ret = (es_str_t) { body->n > 0 ? body->p : "", body->n };
     return NULL;
 }
 

@@ -23,6 +23,21 @@ es_native_t *es_native_begin(request_rec *r)
     return n;
 }
 
+static apr_status_t buf_cleanup(void *buf)
+{
+    es_buf_free(buf);
+    return APR_SUCCESS;
+}
+
+es_buf_t *es_request_buf(request_rec *r, size_t max)
+{
+    es_buf_t *buf = apr_palloc(r->pool, sizeof *buf);
+
+    es_buf_init(buf, max);
+    apr_pool_cleanup_register(r->pool, buf, buf_cleanup, apr_pool_cleanup_null);
+    return buf;
+}
+
 /* ---- Accept ---- */
 
 /* Thousandths of the parameter q in the rest of an element, up to its comma. */

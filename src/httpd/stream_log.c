@@ -3,13 +3,12 @@
  * EventStreamLog: a line for each stream, when it has ended.
  *
  *   203.0.113.7 - - [23/Nov/2026:21:10:45 +0000] "GET /events/ HTTP/1.1" 200 5120 "host" "agent"
- * ... └──────────── the child, when it reserves the stream ───────────────────┘│ └──── child ─────┘
- * hub hub
  *
- * The child makes what it knows into one string, in which a line feed stands where the number of
- * bytes belongs; everything from outside is escaped, so there is no other. The hub keeps that
- * string with the stream and writes the line (hub/end.c). It stays below PIPE_BUF, so that a pipe
- * takes it whole: long parts are cut.
+ * - What stands before the number of bytes (5120) and what stands behind it the child makes, when
+ *   it reserves the stream: one string, with a line feed in place of the number. Everything from
+ *   outside is escaped, so there is no other line feed.
+ * - The hub keeps that string with the stream, and writes the line (hub/end.c). It stays below
+ *   PIPE_BUF, so that a pipe takes it whole: long parts are cut.
  *
  * The parent opens the log for each configuration anew, before privileges are dropped, so after a
  * graceful restart the hub writes to the file that has the name then.

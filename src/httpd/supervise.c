@@ -188,7 +188,7 @@ static void leave_hub(void)
     if (i < ES_OLD_HUBS) {
         door->old[i] = hub.proc.pid;
     }
-    if (es_wire_knock(door->child_end, ES_WIRE_EXPECT, 0, -1) != ES_OK) {
+    if (es_wire_knock(door->child_end, ES_WIRE_EXPECT, door->generation, -1) != ES_OK) {
         ap_log_error(APLOG_MARK, APLOG_WARNING, errno, hub.server,
                      ESLOGNO(0007) "the hub (pid %d) cannot be told of the restart",
                      (int)hub.proc.pid);

@@ -34,10 +34,11 @@ es_err_t es_intake_watch(es_intake_t *intake, es_source_t *source)
     return epoll_ctl(intake->epoll, EPOLL_CTL_ADD, source->fd, &ev) == 0 ? ES_OK : ES_EIO;
 }
 
-/* A hub that started slowly and was overtaken by this one: it is told so, and ends. */
+/* A hub that started slowly and was overtaken by this one: it is told so, and ends. Or our own
+ * knock, which the hub before died too early to hear. */
 static bool is_late(const es_intake_t *intake, uint32_t generation, int heir)
 {
-    if (heir < 0 || generation >= intake->config->generation) {
+    if (heir < 0 || generation > intake->config->generation) {
         return false;
     }
     (void)es_wire_reply(heir, 0, ES_ENOENT, es_str(""));
@@ -78,8 +79,10 @@ static void on_knock(es_intake_t *intake, const es_wire_knock_t *knock)
     case ES_WIRE_HELLO:
         (void)es_link_open(intake, knock->fd);
         break;
-    case ES_WIRE_EXPECT:
-        intake->expect_until_ms = es_now(intake->config) + EXPECT_MS;
+    case ES_WIRE_EXPECT: /* one that a hub before was to hear is none of ours */
+        if (knock->number == intake->config->generation) {
+            intake->expect_until_ms = es_now(intake->config) + EXPECT_MS;
+        }
         break;
     default:
         on_heir(intake, knock->number, knock->fd);

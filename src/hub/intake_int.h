@@ -194,6 +194,18 @@ enum { ES_DONE_NUMBER = 1 }; /* of DONE, and so of the next hub's word */
  * logged, and what came is kept. */
 void es_take_over(es_intake_t *intake, int predecessor);
 
+/* kept.c: the messages of the hub before, until the streams that need them are there */
+typedef struct es_kept es_kept_t;
+es_err_t es_kept_make(es_kept_t **ret);
+void es_kept_free(es_kept_t *kept); /* may be NULL */
+/* Newest last. Takes the reference when it succeeds. ES_ENOMEM. */
+es_err_t es_kept_add(es_kept_t *kept, es_frame_t *frame, uint64_t order);
+/* After a message that is lost. The messages of a channel come one after the other, so it may
+ * belong to the channel of the one before: what came of that is no longer the end of its log. A
+ * stream that needs it is then cut, instead of missing one message. */
+void es_kept_forget_last(es_kept_t *kept);
+es_err_t es_kept_fill(const es_kept_t *kept, es_channel_t *channel, size_t max_bytes);
+
 /* tail.c: passes on what publishers still push, until the last has gone. */
 void es_tail_run(es_intake_t *intake, int heir);
 

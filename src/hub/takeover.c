@@ -3,8 +3,8 @@
  * The take-over: the other end of handover.c. Before its own loops have threads, the next hub reads
  * what the one before has: messages that streams still have to get, the streams, the links.
  *
- * A message is kept by the name of its channel until a stream needs it: the first stream of a loop
- * on that channel fills the loop's log. Cursors count from the head, so they fit whatever the
+ * A message is kept (kept.c) until a stream needs it: the first stream of a loop on its channel
+ * fills the loop's log. Cursors count from the head, so they fit whatever the
  * number of loops was and is.
  *
  * What cannot be understood is logged and costs the one stream or link that it belongs to; a lost
@@ -13,38 +13,36 @@
  * it does the same. Only when this hub is told to stop it gives all back, without a word: the hub
  * before goes on.
  *
+ * A hub that died before it heard our knock closes nothing: the other end of `from` lies in the
+ * door. So it is looked at now and then. One that is there and says nothing for long is killed: two
+ * hubs must not serve.
+ *
  * The intake's thread, the only one so far.
  */
 #include "intake_int.h"
 
-#include <apr_hash.h>
-#include <apr_pools.h>
 #include <errno.h>
 #include <jansson.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { PATIENCE_MS = 30 * 1000 /* without any progress; the other end waits for less */ };
-
-/* The messages of one channel, oldest first. */
-typedef struct kept {
-    char *name;
-    es_log_entry_t *v; /* one reference each */
-    size_t n, cap;
-} kept_t;
+enum {
+    PATIENCE_MS = 30 * 1000, /* without any progress; the other end waits for less */
+    LOOK_MS = 500            /* how often a hub that is silent is looked at */
+};
 
 typedef struct takeover {
     es_intake_t *intake;
     int from;
     es_wire_reader_t reader;
-    apr_pool_t *pool;      /* of the table alone */
-    apr_hash_t *table;     /* name to kept_t */
+    es_kept_t *kept;       /* the messages that have come */
     es_stream_t *reserved; /* the last stream that came without a descriptor, for the next link */
     es_link_t *link;       /* the last link, for the next loose descriptor */
-    kept_t *last;          /* of the message before */
     size_t streams, links, lost;
+    bool heard; /* the hub before has said something */
     bool done;
     bool stopped; /* this hub is told to stop, or not needed */
 } takeover_t;
@@ -89,76 +87,6 @@ static es_err_t read_order(es_str_t text, uint64_t *ret, json_int_t *ret_instanc
 
 /* ---- messages ---- */
 
-static kept_t *kept_for(takeover_t *t, es_str_t name)
-{
-    kept_t *k = apr_hash_get(t->table, name.p, (apr_ssize_t)name.n);
-
-    if (k) {
-        return k;
-    }
-    k = calloc(1, sizeof *k);
-    if (!k) {
-        return NULL;
-    }
-    k->name = es_memdup(name.p, name.n);
-    if (!k->name) {
-        free(k);
-        return NULL;
-    }
-    apr_hash_set(t->table, k->name, (apr_ssize_t)name.n, k);
-    return k;
-}
-
-static void kept_clear(kept_t *k)
-{
-    while (k->n > 0) {
-        es_frame_unref(k->v[--k->n].frame);
-    }
-}
-
-static void kept_free(kept_t *k)
-{
-    kept_clear(k);
-    free(k->v);
-    free(k->name);
-    free(k);
-}
-
-static es_err_t keep(takeover_t *t, es_frame_t *frame, uint64_t order)
-{
-    kept_t *k = kept_for(t, (es_str_t) { frame->item->channel, frame->item->channel_len });
-
-    if (k && k->n == k->cap) {
-        const size_t cap = k->cap > 0 ? 2 * k->cap : 16;
-        es_log_entry_t *grown = realloc(k->v, cap * sizeof *grown);
-
-        if (!grown) {
-            return ES_ENOMEM;
-        }
-        k->v = grown;
-        k->cap = cap;
-    }
-    if (!k) {
-        return ES_ENOMEM;
-    }
-    k->v[k->n++] = (es_log_entry_t) { .frame = frame, .order = order };
-    t->last = k;
-    if (order > t->intake->order) {
-        t->intake->order = order;
-    }
-    return ES_OK;
-}
-
-/* After a message that is lost. The messages of a channel come one after the other, so it may
- * belong to the channel of the one before: what came of that is no longer the end of its log. A
- * stream that needs it is then cut, instead of missing one message. */
-static void forget_last(takeover_t *t)
-{
-    if (t->last) {
-        kept_clear(t->last);
-    }
-}
-
 static es_err_t on_frame(takeover_t *t, es_str_t payload, es_detail_t *detail)
 {
     es_str_t text, packet;
@@ -185,7 +113,10 @@ static es_err_t on_frame(takeover_t *t, es_str_t payload, es_detail_t *detail)
     }
     if (err == ES_OK) {
         frame->fleeting = fleeting;
-        err = keep(t, frame, order);
+        err = es_kept_add(t->kept, frame, order);
+    }
+    if (err == ES_OK && order > t->intake->order) {
+        t->intake->order = order;
     }
     if (err != ES_OK) {
         es_frame_unref(frame);
@@ -196,14 +127,10 @@ static es_err_t on_frame(takeover_t *t, es_str_t payload, es_detail_t *detail)
 
 /* es_fill_t. The log begins at 1, so that there is a place before its tail for a stream that needs
  * more than came; what that was on a presence channel, no history has. Dirty until the first pass:
- * nobody empties it before all streams are on.
- */
+ * nobody empties it before all streams are on. */
 static es_err_t fill(void *ctx, es_loop_t *loop, es_channel_t *channel)
 {
     const takeover_t *t = ctx;
-    const kept_t *k = apr_hash_get(t->table, channel->name, (apr_ssize_t)channel->name_len);
-    es_err_t err = ES_OK;
-    size_t i;
 
     channel->tail = 1;
     channel->head = 1;
@@ -211,11 +138,7 @@ static es_err_t fill(void *ctx, es_loop_t *loop, es_channel_t *channel)
     channel->dirty = true;
     channel->next_dirty = loop->dirty;
     loop->dirty = channel;
-    for (i = 0; k && i < k->n && err == ES_OK; i++) {
-        es_frame_ref(k->v[i].frame, 1);
-        err = es_channel_append(channel, k->v[i].frame, k->v[i].order, t->intake->config->max_lag);
-    }
-    return err;
+    return es_kept_fill(t->kept, channel, t->intake->config->max_lag);
 }
 
 /* ---- streams and links ---- */
@@ -364,21 +287,53 @@ static es_err_t take(takeover_t *t, es_wire_message_t *m, es_detail_t *detail)
 
 /* ---- the whole ---- */
 
-/* Waits for bytes. ES_EAGAIN: none for too long, or this hub is told to stop. */
-static es_err_t await(takeover_t *t)
+static bool is_gone(pid_t pid)
+{
+    return pid > 0 && kill(pid, 0) != 0 && errno == ESRCH;
+}
+
+/* Nothing came for too long. What was begun we break off; what was not, with a kill. */
+static es_err_t lose_patience(const takeover_t *t, uint64_t waited, es_detail_t *detail)
+{
+    const pid_t pid = t->intake->config->predecessor_pid;
+
+    if (!t->heard && pid > 0 && kill(pid, SIGKILL) == 0) {
+        es_log(&t->intake->config->log, ES_LOG_ERR, "ES0345",
+               "the hub before (pid %d) did not answer within %llu ms: it is killed, its streams "
+               "end",
+               (int)pid, (unsigned long long)waited);
+    }
+    return es_fail(detail, ES_EAGAIN, "nothing came for %llu ms", (unsigned long long)waited);
+}
+
+/* Waits for bytes. ES_EAGAIN: none for too long, or this hub is told to stop; ES_EIO: the hub
+ * before is dead. */
+static es_err_t await(takeover_t *t, es_detail_t *detail)
 {
     struct pollfd p[2] = { { .fd = t->from, .events = POLLIN },
                            { .fd = t->intake->config->stop, .events = POLLIN } };
-    int n;
+    const uint64_t most = t->intake->config->patience_ms;
+    const uint64_t patience = most > 0 ? most : PATIENCE_MS;
+    uint64_t waited;
+    int n = 0;
 
-    do {
-        n = poll(p, 2, PATIENCE_MS);
-    } while (n < 0 && errno == EINTR);
+    for (waited = 0; n == 0 && waited < patience; waited += LOOK_MS) {
+        do {
+            n = poll(p, 2, LOOK_MS);
+        } while (n < 0 && errno == EINTR);
+        if (n == 0 && !t->heard && is_gone(t->intake->config->predecessor_pid)) {
+            return es_fail(detail, ES_EIO, "it died before it could give any");
+        }
+    }
     if (n < 0) {
         return ES_EIO;
     }
+    if (n == 0) {
+        return lose_patience(t, waited, detail);
+    }
     t->stopped = p[1].revents != 0;
-    return n == 0 || t->stopped ? ES_EAGAIN : ES_OK;
+    t->heard = true;
+    return t->stopped ? ES_EAGAIN : ES_OK;
 }
 
 /* Takes every whole message that has come. What is wrong with one is logged; only a stream of bytes
@@ -395,7 +350,7 @@ static es_err_t take_all(takeover_t *t, es_detail_t *detail)
         if (err == ES_OK && take(t, &m, &wrong) != ES_OK) {
             t->lost++;
             if (m.head.type == ES_WIRE_FRAME) {
-                forget_last(t);
+                es_kept_forget_last(t->kept);
             }
             es_log(&t->intake->config->log, ES_LOG_ERR, "ES0357",
                    "something of the hub before is lost: %s", wrong.text);
@@ -412,7 +367,7 @@ static es_err_t run(takeover_t *t, es_detail_t *detail)
     es_err_t err = ES_OK;
 
     while (err == ES_OK && !t->done) {
-        err = await(t);
+        err = await(t, detail);
         if (err != ES_OK) {
             return err;
         }
@@ -424,38 +379,20 @@ static es_err_t run(takeover_t *t, es_detail_t *detail)
     return err;
 }
 
-static bool prepare(takeover_t *t)
-{
-    if (apr_pool_create(&t->pool, NULL) != APR_SUCCESS) {
-        return false;
-    }
-    t->table = apr_hash_make(t->pool);
-    es_wire_reader_init(&t->reader);
-    return true;
-}
-
-static void clean_up(takeover_t *t)
-{
-    apr_hash_index_t *i;
-
-    for (i = apr_hash_first(t->pool, t->table); i; i = apr_hash_next(i)) {
-        kept_free(apr_hash_this_val(i));
-    }
-    apr_pool_destroy(t->pool);
-    es_wire_reader_free(&t->reader);
-}
-
 void es_take_over(es_intake_t *intake, int predecessor)
 {
     takeover_t t = { .intake = intake, .from = predecessor };
     es_detail_t detail = { "it broke off" };
-    es_err_t err = ES_ENOMEM;
+    es_err_t err;
 
-    if (prepare(&t)) {
+    es_wire_reader_init(&t.reader);
+    err = es_kept_make(&t.kept);
+    if (err == ES_OK) {
         err = run(&t, &detail);
         drop_reserved(&t);
-        clean_up(&t);
     }
+    es_kept_free(t.kept);
+    es_wire_reader_free(&t.reader);
     if (t.stopped) {
         es_intake_forget_all(intake);
         close(predecessor);

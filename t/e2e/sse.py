@@ -523,8 +523,8 @@ class Stream:
         at = self.body.index(data, start) + len(data)
         return next(t for t, length in self.marks if length >= at)
 
-    def times_of(self, data):
-        times, at = [], self.body.find(data)
+    def times_of(self, data, start=0):
+        times, at = [], self.body.find(data, start)
         while at >= 0:
             times.append(self.time_of(data, at))
             at = self.body.find(data, at + len(data))

@@ -12,7 +12,7 @@ import sse
 from harness import VERSIONS, only_plain, run_user, unique
 from publish import Publisher, close_item, item, publish
 
-AT_ONCE = 3.0  # seconds; the hub needs milliseconds, the rest is for a loaded machine
+SOON = 20.0  # seconds: long before the first keep-alive (55 s) could show that a client has gone
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def held(httpd, origin, channel, **args):
 
 
 def gone(httpd, before, reason):
-    """Waits until the hub has no stream; returns how long it took and checks the reason."""
+    """Waits until the hub has no stream, and checks the reason."""
     began = time.monotonic()
     after = httpd.wait_status(streams=0)
     took = time.monotonic() - began
@@ -43,7 +43,7 @@ def gone(httpd, before, reason):
     want = dict.fromkeys(ended, 0)
     want[reason] = 1
     assert ended == want
-    assert took < AT_ONCE, took
+    assert took < SOON, took
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -149,4 +149,4 @@ def test_latency(httpd, origin):
             p.text(channel, f"{n};")
             s.wait_for(f"{n};".encode())
             late.append(s.time_of(f"{n};".encode()) - began)
-    assert sorted(late)[len(late) // 2] < 0.05, late
+    assert min(late) < 0.03, late  # whatever kept one back on purpose would keep back each

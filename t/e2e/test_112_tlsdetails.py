@@ -383,7 +383,7 @@ def test_client_leaves(httpd, origin, channel, tls, leave):
             leave(s)
         began = time.monotonic()
         httpd.wait_status(streams=1)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 20  # the first keep-alive is due after 55 s
         httpd.wait_ended(before, client=5)
         for s in leaving:
             s.close()

@@ -75,7 +75,7 @@ def test_many_streams_and_no_worker(httpd, origin, wrap):
         busy, connections = busy_workers(httpd)
         assert connections <= 4, f"httpd counts {connections} connections"
         for _ in range(20):
-            with sse.Client(httpd.port("tls"), wrap=wrap, timeout=3) as c:
+            with sse.Client(httpd.port("tls"), wrap=wrap, timeout=10) as c:
                 assert c.get(plain).body == b"plain"
         with Publisher(httpd.port("publish")) as p:
             for n in range(3):

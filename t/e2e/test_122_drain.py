@@ -19,7 +19,7 @@ from publish import Push, item
 __test__ = MPM != "prefork"
 
 KINDS = {"h2": h2.tls(TLS_CA), "h2c": None}
-LONG = 15.0  # seconds that a stop may take which waits for no drain
+LONG = 25.0  # seconds that a stop may take which waits for no drain
 RETRY = rb"retry: (\d+)\n\n"
 RETIRE = ("StartServers 2\nServerLimit 6\nThreadsPerChild 8\nThreadLimit 8\nMinSpareThreads 8\n"
           "MaxSpareThreads 48\nMaxRequestWorkers 48\nMaxConnectionsPerChild 30\n")

@@ -24,7 +24,6 @@ KINDS = {"h2": h2.tls(TLS_CA), "h2c": None}
 def httpd(make_httpd, origin):
     server = make_httpd(modules=["http2"])
     server.mpm_conf = CONF
-    server.always_allowed.append(r"cannot be bound")
     server.add("EventStreamDrain 2s\nH2MaxWorkers 384\nH2MinWorkers 8")
     server.tls_proxy(origin.port, "h2", server="Protocols h2 http/1.1")
     server.grip_proxy(origin.port, "h2c", server="Protocols h2c http/1.1")

@@ -136,7 +136,6 @@ class Soak:
     def configure(self):
         s = self.httpd
         s.mpm_conf = CONF.get(MPM, THREADS)
-        s.always_allowed += [r"cannot be bound"]
         if KILL:
             s.always_allowed += [r"ES0\d\d\d", r"exit signal Killed"]
         s.add("LogLevel eventstream:info\nEventStreamDrain 5s")

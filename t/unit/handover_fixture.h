@@ -22,6 +22,15 @@ static inline int fx_heir(const fx_hub_t *hub)
     return pair[0];
 }
 
+/** Every knock before is read, once this one is answered. */
+static inline void fx_door_read(fx_hub_t *hub)
+{
+    const int link = fx_link(hub);
+
+    assert_true(fx_stat(link, "streams") >= 0);
+    close(link);
+}
+
 /** A hub at the door of `old` that takes its streams from `predecessor`. */
 static inline void fx_hub_after(fx_hub_t *next, const fx_hub_t *old, int threads, size_t max_lag,
                                 int predecessor)
