@@ -14,6 +14,30 @@ static inline uint64_t stopped_clock(void *ctx)
     return 1000000 + atomic_load(&((fx_hub_t *)ctx)->ahead_ms);
 }
 
+/** `door`: the hub's end of hub->door; `predecessor` 0: none. */
+static inline void launch(fx_hub_t *hub, int door, size_t max_lag, const char *dir, int predecessor)
+{
+    fx_hub_make(hub, 2, max_lag, NULL, 0, door);
+    hub->config.now_ms = stopped_clock;
+    hub->config.history = dir;
+    hub->config.predecessor = predecessor;
+    assert_int_equal(pthread_create(&hub->thread, NULL, fx_hub_thread, hub), 0);
+}
+
+/** A first hub that takes everything from what the test writes to *ret_old. */
+static inline void start_after(fx_hub_t *hub, int *ret_old)
+{
+    int door[2], pair[2];
+
+    memset(hub, 0, sizeof *hub);
+    hub->fds = fx_fd_count();
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, door), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    hub->door = door[0];
+    launch(hub, door[1], LAG, NULL, pair[0]);
+    *ret_old = pair[1];
+}
+
 static inline void start_with(fx_hub_t *hub, const fx_hub_t *old, size_t max_lag, const char *dir)
 {
     int pair[2];
@@ -30,11 +54,7 @@ static inline void start_with(fx_hub_t *hub, const fx_hub_t *old, size_t max_lag
         assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
     }
     hub->door = pair[0];
-    fx_hub_make(hub, 2, max_lag, NULL, 0, pair[1]);
-    hub->config.now_ms = stopped_clock;
-    hub->config.history = dir;
-    hub->config.predecessor = old ? fx_heir(old) : 0;
-    assert_int_equal(pthread_create(&hub->thread, NULL, fx_hub_thread, hub), 0);
+    launch(hub, pair[1], max_lag, dir, old ? fx_heir(old) : 0);
 }
 
 static inline void start(fx_hub_t *hub, const fx_hub_t *old)

@@ -307,6 +307,83 @@ static void events_on_the_way_are_handed_over(void **state)
     free(big);
 }
 
+/* A stream as the hub before describes it; `name` "": none. */
+static int send_held(int to, const char *channel, const char *name)
+{
+    char text[1024];
+    int pair[2];
+    const int n = snprintf(text, sizeof text,
+                           "{\"hold\": {\"mode\": \"stream\", \"channels\": [{\"name\": \"%s\"}]}, "
+                           "\"delivery\": {\"framing\": \"raw\", \"events\": true%s}, \"resume\": "
+                           "{\"behind\": [0], \"continuous\": [false], \"bytes\": 0, \"idle\": 0, "
+                           "\"ending\": 0}}",
+                           channel, as(name));
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    assert_int_equal(
+        es_wire_send(to, ES_WIRE_HELD, 0, (es_str_t) { text, (size_t)n + 1 }, pair[1], FX_PATIENCE),
+        ES_OK);
+    close(pair[1]);
+    return pair[0];
+}
+
+/* Whatever may not have been told, or has been lost on the way: the listeners get the state. When
+ * nothing is, they get nothing. */
+static void what_the_hub_before_owes_is_paid(void **state)
+{
+    static const struct {
+        es_str_t done; /* n 0: it breaks off */
+        bool loses, owes;
+    } cases[] = {
+        { S("{\"order\": 3, \"event\": 2, \"owed\": [\"room\", 7, \"\", \"other\"]}\0{}"), false,
+          true },
+        { S("{\"order\": 3, \"event\": 2, \"owed\": true}\0{}"), false, true },
+        { S("{\"order\": 3, \"event\": 2, \"owed\": []}\0{}"), true, true },
+        { S(""), false, true },
+        { S("{\"order\": 3, \"event\": 2, \"owed\": []}\0{}"), false, false },
+        { S("{\"order\": 3}\0{}"), false, false }, /* a build without presence */
+    };
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < ES_COUNT(cases); i++) {
+        fx_hub_t hub;
+        ev_client_t watch = { 0 };
+        int old, ann, bob, link;
+
+        start_after(&hub, &old);
+        watch.fd = send_held(old, "room/presence", "");
+        ann = send_held(old, "room", "Ann");
+        if (cases[i].loses) {
+            assert_int_equal(es_wire_send(old, ES_WIRE_HELD, 0, S("{\0"), -1, FX_PATIENCE), ES_OK);
+        }
+        if (cases[i].done.n > 0) {
+            assert_int_equal(
+                es_wire_send(old, ES_WIRE_DONE, ES_DONE_NUMBER, cases[i].done, -1, FX_PATIENCE),
+                ES_OK);
+        }
+        else {
+            close(old);
+        }
+        link = fx_link(&hub);
+        assert_count(link, 1);
+        turn(&hub, 5100);
+        if (cases[i].owes) {
+            assert_told(&watch, "presence", "\"count\": 1, \"members\": 1, \"names\": [\"Ann\"]");
+        }
+        bob = ev_subscribe(link, "room", as("Bob"), NULL);
+        assert_told(&watch, "join", "\"name\": \"Bob\", \"count\": 2, \"members\": 2");
+        close(ann);
+        close(bob);
+        close(watch.fd);
+        close(link);
+        if (cases[i].done.n > 0) {
+            close(old);
+        }
+        fx_hub_stop(&hub, 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,6 +395,7 @@ int main(void)
         cmocka_unit_test(a_hand_over_is_no_event),
         cmocka_unit_test(a_hand_over_in_a_grace),
         cmocka_unit_test(events_on_the_way_are_handed_over),
+        cmocka_unit_test(what_the_hub_before_owes_is_paid),
     };
 
     return cmocka_run_group_tests_name("presence", tests, fx_apr_up, fx_apr_down);
