@@ -104,6 +104,17 @@ es_err_t es_channels_from_url(const es_channel_rules_t *rules, es_str_t path, es
                               es_channels_t *ret, es_detail_t *detail);
 void es_channels_free(es_channels_t *channels);
 
+/* ---- presence ----------------------------------------------------------------------------- */
+#define ES_PRESENCE_SUFFIX "/presence" /* who is on C is told on the channel C/presence */
+
+/** Is this the name of such a channel? Then `*ret` (may be NULL) is the one that it tells of, in
+ * what was handed in. */
+bool es_presence_of(es_str_t name, es_str_t *ret);
+
+/** May this be shown as the name of who is there? Not empty, UTF-8, at most ES_MAX_DISPLAY_NAME
+ * bytes, no control characters. */
+bool es_presence_shows(es_str_t name);
+
 /** The first parameter of that name in a query or a form, decoded, empty or not; NUL-terminated,
  * the caller frees. ES_ENOENT: none; ES_EINVAL: broken percent-encoding; ES_ENOMEM. */
 es_err_t es_query_param(es_str_t query, const char *name, char **ret, size_t *ret_len);

@@ -28,7 +28,9 @@
  *                                              "receivers": [N, ...]}
  *                                              ES_EFULL: delivered, but not kept
  *   INFO     {"channel": NAME}      ──▶    ◀── ANSWER {"receivers": N, "id": ID or null,
- *                                              "stored": N, "oldest": ID or null}
+ *                                              "stored": N, "oldest": ID or null}; with
+ *                                              "presence": true in the request, for C/presence,
+ *                                              also "presence": who is on C
  *   CLEAR    {"channel": NAME}      ──▶    ◀── ANSWER once its history is gone; ES_ENOENT: none
  *   STATS    "json", "prometheus"   ──▶    ◀── ANSWER with the counters in that form
  *   PACKET   a ZeroMQ message       ──▶    ◀── ANSWER; from a hub that gave its streams away and
@@ -47,13 +49,16 @@
  *
  *   hub                                    next hub
  *   FRAME    {"order": n} NUL item  ──▶    for each message that a stream still has to get; with
- *                                          "instance" when event streams get it: of its id
+ *                                          "instance" when event streams get it: of its id; with
+ *                                          "fleeting": true when it is the hub's own, not kept
  *   HELD     hold message NUL bytes ──▶    for each stream; with its descriptor, or reserved only
  *   LINK     descriptor             ──▶    each link with what was read of its next message;
  *                                          `number` 1: the stream before it is reserved on it
  *   LOOSE    descriptor             ──▶    one that came on the link before, not yet claimed
- *   DONE     {"order": n, "instance": n} NUL counters
- *                                   ──▶    that was all; the history is closed
+ *   DONE     {"order": n, "instance": n, "event": n, "owed": [CHANNEL, ...] or true} NUL counters
+ *                                   ──▶    that was all; the history is closed. "event": order of
+ *                                          the newest message that is not fleeting. "owed": whose
+ *                                          presence channels (true: all) have not been told all
  *                   ◀── ANSWER             from now on the next hub serves; the pair is a link.
  *                                          Another code than ES_OK, at any time: it serves what it
  *                                          has by then, the rest ends with the hub before
@@ -67,7 +72,8 @@
 
 enum {
     ES_WIRE_VERSION = 1,
-    ES_WIRE_MAX = 2 * 1024 * 1024 /* bytes of one payload, either way */
+    ES_WIRE_MAX = 2 * 1024 * 1024, /* bytes of one payload, either way */
+    ES_GRACE_MAX = 60 * 1000       /* es_delivery_t.grace_ms */
 };
 
 typedef enum es_wire_type {
@@ -197,14 +203,17 @@ typedef struct es_delivery {
                           * ids of the hub's own */
     es_position_t from;  /* where it begins; ES_FROM_NOW: live only. For `events` alone */
     uint64_t until_ms;   /* when it has to end, milliseconds since 1970; 0: never */
+    bool presence;     /* it is announced on its channels' presence channels. For `events` alone */
+    char *member;      /* as whom; es_presence_shows; owned; NULL: counted without a name */
+    uint64_t grace_ms; /* a leave is told so much later, unless the member is back by then */
     es_resume_t *resume; /* owned; NULL: the stream begins */
 } es_delivery_t;
 
 /** {"hold": {...}, "delivery": {"framing": "chunked"|"raw", "peer": ..., "uri": ..., "log": ...,
- * "started": MS, "events": true, "from": FROM, "until": MS}}, of which all but the framing may be
- * missing: the one description of a held stream, for the wire, for a hand-over, for logs. FROM is
- * {"id": ID}, {"earliest": true}, {"time": MS} or {"last": N}. A hand-over adds {"resume": {...}}.
- * The caller frees. */
+ * "started": MS, "events": true, "from": FROM, "until": MS, "presence": {"name": NAME, "grace":
+ * MS}}}, of which all but the framing may be missing: the one description of a held stream, for the
+ * wire, for a hand-over, for logs. FROM is {"id": ID}, {"earliest": true}, {"time": MS} or
+ * {"last": N}. A hand-over adds {"resume": {...}}. The caller frees. */
 es_err_t es_hold_encode(const es_instruct_t *in, const es_delivery_t *delivery, char **ret,
                         size_t *ret_len);
 es_err_t es_hold_decode(es_str_t json, es_instruct_t **ret, es_delivery_t *ret_delivery,
@@ -214,8 +223,9 @@ void es_delivery_clear(es_delivery_t *delivery);
 /* ---- what the native endpoint says and hears (native.c) --------------------------------------
  * For the child's side. Texts that come back are owned by the caller. */
 
-/** The payload of INFO and CLEAR. ES_EINVAL: the name is not UTF-8; ES_ENOMEM. */
-es_err_t es_channel_encode(const char *name, char **ret, size_t *ret_len);
+/** The payload of INFO and CLEAR. `presence`: of INFO, tell who is there too. ES_EINVAL: the name
+ * is not UTF-8; ES_ENOMEM. */
+es_err_t es_channel_encode(const char *name, bool presence, char **ret, size_t *ret_len);
 
 /** The payload of PUBLISH: one item of the same http-stream content for each of the channels. `id`
  * NULL: none. ES_EINVAL: not UTF-8; ES_ETOOBIG: over ES_MAX_PUBLISH_BODY; ES_ENOMEM. */

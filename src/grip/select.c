@@ -217,3 +217,35 @@ void es_channels_free(es_channels_t *channels)
     }
     memset(channels, 0, sizeof(*channels));
 }
+
+/* ---- presence ----------------------------------------------------------------------------- */
+
+bool es_presence_of(es_str_t name, es_str_t *ret)
+{
+    const size_t n = sizeof(ES_PRESENCE_SUFFIX) - 1;
+
+    if (name.n <= n || memcmp(name.p + name.n - n, ES_PRESENCE_SUFFIX, n) != 0) {
+        return false;
+    }
+    if (ret != NULL) {
+        ret->p = name.p;
+        ret->n = name.n - n;
+    }
+    return true;
+}
+
+bool es_presence_shows(es_str_t name)
+{
+    size_t i;
+
+    for (i = 0; i < name.n; i++) {
+        const unsigned char c = (unsigned char)name.p[i];
+        /* U+0080 to U+009F are controls too */
+        const bool c1 = c == 0xc2 && i + 1 < name.n && (unsigned char)name.p[i + 1] < 0xa0;
+
+        if (c < 0x20 || c == 0x7f || c1) {
+            return false;
+        }
+    }
+    return name.n > 0 && name.n <= ES_MAX_DISPLAY_NAME && es_text_is_utf8(name);
+}

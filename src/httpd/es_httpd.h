@@ -145,7 +145,10 @@ void es_headers_replace(request_rec *r, const es_response_t *response);
 typedef struct es_hold_handle es_hold_handle_t;
 typedef struct es_hold_native { /* of a stream of the native endpoint */
     es_position_t from;
-    uint64_t until_ms;  /* as in es_delivery_t */
+    uint64_t until_ms; /* as in es_delivery_t; so are the next three */
+    bool presence;
+    const char *member;
+    uint64_t grace_ms;
     const char *answer; /* the hub's, set by es_hold_reserve: for es_reserved_decode */
 } es_hold_native_t;
 /* Fixes the cursors. OK, or the HTTP status that the client gets, with the reason logged. `native`

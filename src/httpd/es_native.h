@@ -49,6 +49,8 @@ typedef struct es_native_conf {
     const char *subscribe_iss;    /* EventStreamSubscribeKey; NULL: any */
     const es_key_t *subscribe_key;
     int publish;           /* EventStreamPublish */
+    int presence;          /* EventStreamPresence */
+    int grace;             /* and its grace, milliseconds */
     const char *authorize; /* EventStreamAuthorize, a path; "": none */
 } es_native_conf_t;
 
@@ -58,12 +60,14 @@ void es_native_conf_merge(const es_native_conf_t *base, const es_native_conf_t *
                           es_native_conf_t *ret);
 int es_native_keep_alive(const es_native_conf_t *conf);
 int es_native_retry(const es_native_conf_t *conf);
+uint64_t es_native_grace(const es_native_conf_t *conf);
 
 /* One request. */
 typedef struct es_native {
     const es_native_conf_t *conf;
     es_channels_t channels;
     es_token_t *token; /* NULL: none was asked for */
+    const char *name;  /* of the client, as the application says; NULL: it says none */
     /* Channels that the client asked for and may not have; asked names. */
     const char *refused[ES_MAX_CHANNELS];
     size_t refused_count;
@@ -83,6 +87,11 @@ const char *es_native_subscriber(request_rec *r, es_native_t *n, int *status);
 const char *es_native_publisher(request_rec *r, es_native_t *n, int *status);
 /* Which of the channels the client may have; fills `refused`. */
 void es_native_sift(request_rec *r, es_native_t *n, es_token_use_t use);
+
+/* Presence: the name of the client, if it is known; NULL: it is not, or cannot be shown. */
+const char *es_native_member(request_rec *r, const es_native_t *n);
+/* The first of the channels that is the hub's own to publish to; NULL: none is. */
+const char *es_native_reserved(const es_native_t *n);
 
 /* native_authorize.c */
 void es_native_authorize_child_init(apr_pool_t *pchild, server_rec *s);

@@ -80,6 +80,9 @@ int es_hold_reserve(request_rec *r, const es_instruct_t *in, es_hold_native_t *n
         delivery.events = true;
         delivery.from = native->from;
         delivery.until_ms = native->until_ms;
+        delivery.presence = native->presence;
+        delivery.member = (char *)(uintptr_t)native->member;
+        delivery.grace_ms = native->grace_ms;
     }
     err = es_hold_encode(in, &delivery, &json, &len);
 

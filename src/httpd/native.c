@@ -219,7 +219,10 @@ static uint64_t expiry_ms(const es_token_t *token)
 
 static int open_stream(request_rec *r, const es_native_t *n, const es_position_t *from)
 {
-    es_hold_native_t native = { .from = *from, .until_ms = expiry_ms(n->token) };
+    es_hold_native_t native = { .from = *from,
+                                .until_ms = expiry_ms(n->token),
+                                .presence = n->conf->presence == 1,
+                                .grace_ms = es_native_grace(n->conf) };
     es_buf_t *begin = es_request_buf(r, BEGIN_MAX);
     es_hold_handle_t *hold = NULL;
     es_instruct_t *in = NULL;
@@ -230,6 +233,7 @@ static int open_stream(request_rec *r, const es_native_t *n, const es_position_t
         stream_head(r);
         return OK;
     }
+    native.member = native.presence ? es_native_member(r, n) : NULL;
     if (make_instruct(r, n, &in, &detail) != ES_OK) {
         return refuse_for_now(r, HTTP_SERVICE_UNAVAILABLE, "Out of memory.");
     }
@@ -296,7 +300,14 @@ static int change(request_rec *r)
     }
     if (!wrong) {
         es_native_sift(r, n, ES_USE_PUBLISH);
-        if (n->refused_count == 0) {
+        if (n->refused_count == 0 && r->method_number == M_POST && es_native_reserved(n)) {
+            status = HTTP_FORBIDDEN;
+            wrong = apr_psprintf(r->pool,
+                                 "Nobody may publish to '%s': the server itself tells there who is "
+                                 "present.",
+                                 es_native_reserved(n));
+        }
+        else if (n->refused_count == 0) {
             return r->method_number == M_POST ? es_native_publish(r, n) : es_native_clear(r, n);
         }
     }

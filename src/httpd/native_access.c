@@ -110,3 +110,33 @@ void es_native_sift(request_rec *r, es_native_t *n, es_token_use_t use)
                       ap_escape_logitem(r->pool, n->refused[i]));
     }
 }
+
+/* ---- presence ---- */
+
+/* Nobody is shown under a name that is the client's word alone. The application's is the latest
+ * that was given; a token's claim is its maker's, a user httpd's. */
+const char *es_native_member(request_rec *r, const es_native_t *n)
+{
+    const char *name = n->name ? n->name : n->token && n->token->name ? n->token->name : r->user;
+
+    if (!name || !*name || es_presence_shows(es_str(name))) {
+        return name && *name ? name : NULL;
+    }
+    ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
+                  ESLOGNO(0120) "EventStreamPresence: the name '%s' is not shown: it is over %d "
+                                "bytes long, not UTF-8 or has control characters",
+                  ap_escape_logitem(r->pool, name), ES_MAX_DISPLAY_NAME);
+    return NULL;
+}
+
+const char *es_native_reserved(const es_native_t *n)
+{
+    size_t i;
+
+    for (i = 0; n->conf->presence == 1 && i < n->channels.n; i++) {
+        if (es_presence_of(es_str(n->channels.v[i].name), NULL)) {
+            return n->channels.v[i].asked;
+        }
+    }
+    return NULL;
+}

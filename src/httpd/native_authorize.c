@@ -76,11 +76,12 @@ static place_t *place_of(const unsigned char key[KEY_BYTES])
     return &kept.v[(key[0] | key[1] << 8) % PLACES];
 }
 
-/* What the answer says about the channels. */
-static void apply(es_native_t *n, const es_authorize_t *answer)
+/* What the answer says about the channels, and who it is. */
+static void apply(request_rec *r, es_native_t *n, const es_authorize_t *answer)
 {
     size_t i;
 
+    n->name = apr_pstrdup(r->pool, answer->name);
     for (i = 0; i < n->channels.n; i++) {
         const char *asked = n->channels.v[i].asked;
 
@@ -91,7 +92,7 @@ static void apply(es_native_t *n, const es_authorize_t *answer)
 }
 
 /* Only what admits is kept. True: it was there, and is applied. */
-static bool apply_kept(es_native_t *n, const unsigned char key[KEY_BYTES])
+static bool apply_kept(request_rec *r, es_native_t *n, const unsigned char key[KEY_BYTES])
 {
     place_t *place = place_of(key);
     bool found = false;
@@ -101,7 +102,7 @@ static bool apply_kept(es_native_t *n, const unsigned char key[KEY_BYTES])
     }
     apr_thread_mutex_lock(kept.lock);
     if (place->until > apr_time_now() && memcmp(place->key, key, KEY_BYTES) == 0) {
-        apply(n, place->answer);
+        apply(r, n, place->answer);
         found = true;
     }
     apr_thread_mutex_unlock(kept.lock);
@@ -294,7 +295,7 @@ const char *es_native_authorize(request_rec *r, es_native_t *n, int *status)
     if (!make_key(r, target, key)) {
         return "Out of memory.";
     }
-    if (apply_kept(n, key)) {
+    if (apply_kept(r, n, key)) {
         return NULL;
     }
     if (ask(r, target, &answer, &detail) != ES_OK || answer->verdict == ES_VERDICT_FAIL) {
@@ -312,7 +313,7 @@ const char *es_native_authorize(request_rec *r, es_native_t *n, int *status)
         es_authorize_free(answer);
         return *status == HTTP_UNAUTHORIZED ? "Not authorized." : "Forbidden.";
     }
-    apply(n, answer);
+    apply(r, n, answer);
     keep(answer, key);
     return NULL;
 }

@@ -20,6 +20,7 @@ const char *es_set_allow_credentials(cmd_parms *cmd, void *conf, int on);
 const char *es_set_allow_headers(cmd_parms *cmd, void *conf, const char *arg);
 const char *es_set_authorize(cmd_parms *cmd, void *conf, const char *arg);
 const char *es_set_publish(cmd_parms *cmd, void *conf, int on);
+const char *es_set_presence(cmd_parms *cmd, void *conf, const char *on, const char *grace);
 const char *es_set_subscribe_key(cmd_parms *cmd, void *conf, const char *a, const char *b);
 
 /* clang-format off */
@@ -58,6 +59,9 @@ const char *es_set_subscribe_key(cmd_parms *cmd, void *conf, const char *a, cons
                   "asked (default: None)"),                                                        \
     AP_INIT_FLAG("EventStreamPublish", es_set_publish, NULL, ACCESS_CONF | RSRC_CONF,              \
                  "On: POST publishes and DELETE clears here (default: Off)"),                      \
+    AP_INIT_TAKE12("EventStreamPresence", es_set_presence, NULL, ACCESS_CONF | RSRC_CONF,          \
+                   "On: who is on a channel is told on CHANNEL/presence; [grace=TIME] until "      \
+                   "a leave is told (default: Off, 5s)"),                                          \
     AP_INIT_TAKE12("EventStreamSubscribeKey", es_set_subscribe_key, NULL,                          \
                    ACCESS_CONF | RSRC_CONF,                                                        \
                    "[issuer and] key of the tokens that subscribers must show: a secret (raw, "    \

@@ -9,6 +9,7 @@
 enum {
     KEEP_ALIVE_DEFAULT = 20, /* seconds: django-eventstream's */
     RETRY_DEFAULT = 3000,    /* milliseconds: what Chrome does by itself; Firefox takes 5 s */
+    GRACE_DEFAULT = 5000,    /* milliseconds: longer than RETRY_DEFAULT */
     ORIGIN_MAX = 64
 };
 
@@ -18,6 +19,8 @@ void es_native_conf_create(es_native_conf_t *conf)
     conf->retry = ES_UNSET;
     conf->credentials = ES_UNSET;
     conf->publish = ES_UNSET;
+    conf->presence = ES_UNSET;
+    conf->grace = ES_UNSET;
 }
 
 void es_native_conf_merge(const es_native_conf_t *base, const es_native_conf_t *add,
@@ -34,6 +37,8 @@ void es_native_conf_merge(const es_native_conf_t *base, const es_native_conf_t *
     ret->headers = add->headers ? add->headers : base->headers;
     ret->authorize = add->authorize ? add->authorize : base->authorize;
     ret->publish = add->publish != ES_UNSET ? add->publish : base->publish;
+    ret->presence = add->presence != ES_UNSET ? add->presence : base->presence;
+    ret->grace = add->presence != ES_UNSET ? add->grace : base->grace;
     ret->subscribe_key = add->subscribe_key ? add->subscribe_key : base->subscribe_key;
     ret->subscribe_iss = add->subscribe_key ? add->subscribe_iss : base->subscribe_iss;
 }
@@ -46,6 +51,11 @@ int es_native_keep_alive(const es_native_conf_t *conf)
 int es_native_retry(const es_native_conf_t *conf)
 {
     return conf->retry == ES_UNSET ? RETRY_DEFAULT : conf->retry;
+}
+
+uint64_t es_native_grace(const es_native_conf_t *conf)
+{
+    return conf->grace == ES_UNSET ? GRACE_DEFAULT : (uint64_t)conf->grace;
 }
 
 static es_native_conf_t *native(void *conf)
@@ -270,4 +280,35 @@ const char *es_set_subscribe_key(cmd_parms *cmd, void *conf, const char *a, cons
 
     c->subscribe_iss = b ? a : NULL;
     return es_config_key(cmd, b ? b : a, false, &c->subscribe_key);
+}
+
+/* ---- who is there ---- */
+
+const char *es_set_presence(cmd_parms *cmd, void *conf, const char *on, const char *grace)
+{
+    static const char name[] = "grace=";
+    const size_t n = sizeof name - 1;
+    apr_interval_time_t time = 0;
+    es_native_conf_t *c = native(conf);
+
+    c->grace = ES_UNSET;
+    if (ap_cstr_casecmp(on, "On") != 0 && ap_cstr_casecmp(on, "Off") != 0) {
+        return apr_psprintf(cmd->pool, "%s: '%s' is not accepted; give On or Off", cmd->cmd->name,
+                            on);
+    }
+    c->presence = ap_cstr_casecmp(on, "On") == 0;
+    if (!grace) {
+        return NULL;
+    }
+    errno = 0;
+    if (!c->presence || strncmp(grace, name, n) != 0 || !apr_isdigit(grace[n]) ||
+        ap_timeout_parameter_parse(grace + n, &time, "s") != APR_SUCCESS ||
+        time > apr_time_from_msec(ES_GRACE_MAX)) {
+        return apr_psprintf(cmd->pool,
+                            "%s: '%s' is not accepted; with On give grace=TIME, a time from 0 to "
+                            "60 s, as a whole number of seconds or with a unit: ms, s, min",
+                            cmd->cmd->name, grace);
+    }
+    c->grace = (int)apr_time_as_msec(time);
+    return NULL;
 }

@@ -228,9 +228,10 @@ int es_native_publish(request_rec *r, es_native_t *n)
 /* One request to the hub about one channel. */
 static es_err_t about(request_rec *r, es_wire_type_t type, const char *name, const char **text)
 {
+    const bool presence = type == ES_WIRE_INFO && es_dir_conf(r)->native.presence == 1;
     char *json = NULL;
     size_t len = 0;
-    es_err_t err = es_channel_encode(name, &json, &len);
+    es_err_t err = es_channel_encode(name, presence, &json, &len);
 
     if (err == ES_OK) {
         err = es_hublink_call(r, type, (es_str_t) { json, len }, text, NULL);

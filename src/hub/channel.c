@@ -55,8 +55,11 @@ static void drop_oldest(es_channel_t *c)
     if (e->frame->action == ES_ACTION_CLOSE) {
         c->closed = e->order;
     }
-    es_frame_unref(e->frame);
     c->tail++;
+    if (e->frame->fleeting) {
+        c->fleeted = c->tail;
+    }
+    es_frame_unref(e->frame);
 }
 
 static void log_empty(es_channel_t *c)

@@ -210,7 +210,7 @@ static es_err_t find_id(es_intake_t *intake, const es_stream_t *s, uint64_t *ret
     }
     *ret = number;
     if (!intake->history) {
-        *ret_reset = number < s->sent;
+        *ret_reset = number < intake->event; /* nobody asks for what is fleeting */
         return ES_ENOENT;
     }
     return ES_OK;
@@ -317,13 +317,14 @@ es_err_t es_events_published(const es_intake_t *intake, const es_published_t *v,
 }
 
 /* {"channel": NAME}; the caller frees. */
-static es_err_t read_channel(es_str_t request, char **ret, es_detail_t *detail)
+static es_err_t read_channel(es_str_t request, char **ret, bool *ret_presence, es_detail_t *detail)
 {
     json_t *root = json_loadb(request.p, request.n, 0, NULL);
     const char *name = json_string_value(json_object_get(root, "channel"));
     es_err_t err = ES_OK;
 
     *ret = NULL;
+    *ret_presence = json_is_true(json_object_get(root, "presence"));
     if (!name || name[0] == '\0') {
         err = es_fail(detail, ES_EINVAL, "'channel' is missing or no text");
     }
@@ -339,12 +340,25 @@ static es_err_t read_channel(es_str_t request, char **ret, es_detail_t *detail)
     return err;
 }
 
+/* ", \"presence\": ..." for a presence channel. */
+static es_err_t add_presence(es_intake_t *intake, const char *name, es_buf_t *out)
+{
+    es_err_t err = ES_OK;
+
+    if (es_presence_of(es_str(name), NULL)) {
+        err = es_buf_addf(out, ", \"presence\": ");
+        err = err == ES_OK ? es_presence_state(intake, es_str(name), out) : err;
+    }
+    return err;
+}
+
 es_err_t es_events_info(es_intake_t *intake, es_str_t request, es_buf_t *out, es_detail_t *detail)
 {
     es_store_channel_info_t info = { 0 };
     const es_entry_t *entry;
     char *name = NULL;
-    es_err_t err = read_channel(request, &name, detail);
+    bool presence = false;
+    es_err_t err = read_channel(request, &name, &presence, detail);
 
     if (err != ES_OK) {
         return err;
@@ -353,8 +367,8 @@ es_err_t es_events_info(es_intake_t *intake, es_str_t request, es_buf_t *out, es
         err = es_store_channel_info(es_history_store(intake->history), es_str(name), &info, detail);
     }
     entry = es_registry_find(intake->registry, es_str(name));
-    free(name);
     if (err != ES_OK && err != ES_ENOENT) {
+        free(name);
         return err;
     }
     err = es_buf_addf(out,
@@ -364,13 +378,16 @@ es_err_t es_events_info(es_intake_t *intake, es_str_t request, es_buf_t *out, es
               ? es_buf_addf(out, ", \"stored\": %llu, \"oldest\": ", (unsigned long long)info.count)
               : err;
     err = err == ES_OK ? add_id(intake, info.oldest, out) : err;
+    err = err == ES_OK && presence ? add_presence(intake, name, out) : err;
+    free(name);
     return err == ES_OK ? es_buf_addf(out, "}") : es_fail(detail, err, "the hub is out of memory");
 }
 
 es_err_t es_events_clear(es_intake_t *intake, es_str_t request, es_detail_t *detail)
 {
     char *name = NULL;
-    es_err_t err = read_channel(request, &name, detail);
+    bool ignored;
+    es_err_t err = read_channel(request, &name, &ignored, detail);
 
     if (err == ES_OK && !intake->history) {
         err = es_fail(detail, ES_ENOENT, "there is no history");

@@ -27,6 +27,7 @@ es_frame_t *es_frame_make(es_str_t content)
     }
     atomic_init(&f->refs, 1);
     f->action = ES_ACTION_SEND;
+    f->fleeting = false;
     f->mask = 0;
     f->item = NULL;
     f->event = NULL;

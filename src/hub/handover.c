@@ -51,6 +51,9 @@ static es_err_t send_frame(handover_t *h, const es_log_entry_t *e)
     if (err == ES_OK && e->frame->event) {
         err = es_buf_addf(&h->buf, ", \"instance\": %llu", (unsigned long long)e->frame->instance);
     }
+    if (err == ES_OK && e->frame->fleeting) {
+        err = es_buf_addf(&h->buf, ", \"fleeting\": true");
+    }
     if (err == ES_OK) {
         err = es_buf_add(&h->buf, "}", 2);
     }
@@ -151,6 +154,7 @@ static es_err_t send_stream(handover_t *h, es_stream_t *s)
                                .started_ms = s->started_ms,
                                .events = s->events,
                                .until_ms = s->expires_ms,
+                               .presence = s->attendee != NULL,
                                .resume = &resume };
     es_sub_spec_t specs[ES_MAX_CHANNELS];
     es_instruct_t in;
@@ -161,6 +165,7 @@ static es_err_t send_stream(handover_t *h, es_stream_t *s)
     if (s->pending == es_frame_terminator()) {
         resume.ending = s->pending_off + 1;
     }
+    delivery.member = (char *)(uintptr_t)es_presence_name(s, &delivery.grace_ms);
     describe(s, &in, specs, &resume);
     err = es_hold_encode(&in, &delivery, &text, &len);
     if (err != ES_OK) {
@@ -200,7 +205,11 @@ static es_err_t send_streams(handover_t *h)
     for (i = 0; i < h->intake->loop_count; i++) {
         for (s = h->intake->loops[i].streams; s && err == ES_OK; s = s->next) {
             if (s->state == ES_STREAM_LIVE) {
-                err = leave_out(h, "the stream to", s->peer, send_stream(h, s));
+                err = send_stream(h, s);
+                if (err != ES_OK) {
+                    es_presence_doubt(h->intake, s);
+                }
+                err = leave_out(h, "the stream to", s->peer, err);
             }
         }
     }
@@ -248,14 +257,18 @@ static es_err_t send_links(handover_t *h)
 
 static es_err_t send_done(handover_t *h)
 {
+    const es_intake_t *intake = h->intake;
     es_err_t err;
 
     h->buf.n = 0;
-    err =
-        es_buf_addf(&h->buf, "{\"order\": %llu, \"instance\": %llu}",
-                    (unsigned long long)h->intake->order, (unsigned long long)h->intake->instance);
+    err = es_buf_addf(&h->buf, "{\"order\": %llu, \"instance\": %llu, \"event\": %llu",
+                      (unsigned long long)intake->order, (unsigned long long)intake->instance,
+                      (unsigned long long)intake->event);
     if (err == ES_OK) {
-        err = es_buf_add(&h->buf, "", 1);
+        err = es_presence_owed(h->intake, &h->buf);
+    }
+    if (err == ES_OK) {
+        err = es_buf_add(&h->buf, "}", 2);
     }
     if (err == ES_OK) {
         err = es_stats_render(h->intake, false, &h->buf);

@@ -31,6 +31,7 @@ typedef struct es_channel es_channel_t;
 typedef struct es_entry es_entry_t; /* intake_int.h */
 typedef struct es_client es_client_t;
 typedef struct es_limits es_limits_t;
+typedef struct es_attendee es_attendee_t; /* presence.c */
 
 /* ---- frame.c ----------------------------------------------------------------------------------
  */
@@ -45,6 +46,7 @@ typedef uint32_t es_mask_t;
 typedef struct es_frame {
     atomic_uint refs;
     es_action_t action; /* ES_ACTION_SEND or ES_ACTION_CLOSE */
+    bool fleeting;      /* the hub's own, about the moment: in no history, without an id */
     es_mask_t mask;
     es_item_t *item; /* owned; its content is moved to `bytes`; NULL for a frame that is no item */
     struct es_frame *event; /* what event streams get: SSE with our id; one reference. NULL: it was
@@ -109,6 +111,7 @@ struct es_channel {
 
     uint64_t dropped; /* order of the newest frame that the log has no more; 0: none */
     uint64_t closed;  /* the same of those that close */
+    uint64_t fleeted; /* position behind the newest fleeting frame that the log has no more */
 
     bool dirty; /* in loop->dirty: moved since the last flush pass */
     es_channel_t *next_dirty;
@@ -207,16 +210,17 @@ struct es_stream {
     uint64_t last_ms;        /* last delivery, for idle keep-alives */
     uint64_t
         stalled_ms; /* since when the socket has taken nothing although bytes wait; 0: none do */
-    uint64_t started_ms; /* when its request came, wall clock */
-    uint64_t expires_ms; /* when it has to end, wall clock; 0: never */
-    uint64_t expired_ms; /* since when it is `expired`, as `now_ms` */
-    uint64_t final;      /* expired: number of the newest message that it still gets */
-    uint64_t bytes;      /* written since the hold */
-    es_client_t *client; /* the intake's count of its client's streams; loops leave it alone */
-    bool replaying;      /* its next events come from the history; on loop->replaying once live */
-    uint64_t sent;       /* number of the newest event that it was given; see replay.c */
-    uint64_t until;      /* replaying: what is to come from the history */
-    uint64_t forgiven;   /* its client knows that up to here something may be missing */
+    uint64_t started_ms;     /* when its request came, wall clock */
+    uint64_t expires_ms;     /* when it has to end, wall clock; 0: never */
+    uint64_t expired_ms;     /* since when it is `expired`, as `now_ms` */
+    uint64_t final;          /* expired: number of the newest message that it still gets */
+    uint64_t bytes;          /* written since the hold */
+    es_client_t *client;     /* the intake's count of its client's streams; loops leave it alone */
+    es_attendee_t *attendee; /* EventStreamPresence; NULL: off. Intake's; free() it */
+    bool replaying;    /* its next events come from the history; on loop->replaying once live */
+    uint64_t sent;     /* number of the newest event that it was given; see replay.c */
+    uint64_t until;    /* replaying: what is to come from the history */
+    uint64_t forgiven; /* its client knows that up to here something may be missing */
     es_stream_t *replay_prev, *replay_next;
     es_position_t *from; /* where an event stream wants to begin; NULL: now. Intake's; owned */
     es_pairs_t meta;     /* Grip-Set-Meta */

@@ -161,10 +161,13 @@ static void on_source(es_intake_t *intake, es_source_t *source)
 
 static int wait_ms(const es_intake_t *intake)
 {
+    const int look = intake->pull_retry_ms > 0 || intake->expect_until_ms > 0 ? LOOK_MS : -1;
+    const int presence = es_presence_timeout(intake);
+
     if (intake->pull_more) {
         return 0;
     }
-    return intake->pull_retry_ms > 0 || intake->expect_until_ms > 0 ? LOOK_MS : -1;
+    return presence >= 0 && (look < 0 || presence < look) ? presence : look;
 }
 
 /* A restart without a next hub: the module was taken out of the configuration. */
@@ -198,6 +201,7 @@ void es_intake_run(es_intake_t *intake)
             es_pull_retry(intake, es_now(intake->config));
         }
         es_pull_receive(intake);
+        es_presence_run(intake);
         check_expected(intake);
     }
     if (intake->heir >= 0) {
@@ -323,6 +327,9 @@ es_err_t es_intake_init(es_intake_t *intake, const es_hub_config_t *config)
         err = es_limits_make(intake);
     }
     if (err == ES_OK) {
+        err = es_presence_make(intake);
+    }
+    if (err == ES_OK) {
         err = watch_all(intake);
     }
     if (err != ES_OK) {
@@ -369,6 +376,7 @@ void es_intake_destroy(es_intake_t *intake)
     }
     es_registry_free(intake->registry);
     es_limits_free(intake);
+    es_presence_free(intake);
     free(intake->loops);
     free(intake->loop_load);
     if (intake->heir >= 0) {

@@ -101,6 +101,8 @@ typedef struct es_carried {
 
 enum { ES_LINKS_MAX = 8192 };
 
+typedef struct es_presence es_presence_t;
+
 typedef struct es_intake {
     const es_hub_config_t *config;
     int epoll;
@@ -119,8 +121,10 @@ typedef struct es_intake {
     uint32_t *loop_load; /* streams given to each loop and not back yet */
     es_registry_t *registry;
     es_limits_t *limits; /* streams of each client; NULL: not counted */
-    es_tame_t bad_input, bad_links, no_room, too_many, too_many_of_client;
+    es_presence_t *presence;
+    es_tame_t bad_input, bad_links, no_room, too_many, too_many_of_client, not_counted;
     uint64_t order;    /* of the newest message: the number in its event id */
+    uint64_t event;    /* the same of the newest that is not fleeting */
     uint64_t instance; /* of event ids: which hub, and those that it took over from, or history */
     es_history_t *history;      /* NULL: off */
     es_detail_t history_broken; /* why there is none though there should be; "": nothing is wrong */
@@ -178,6 +182,8 @@ typedef struct es_published {
 void es_intake_publish(es_intake_t *intake, es_item_t *item); /* takes the item */
 void es_intake_publish_item(es_intake_t *intake, es_item_t *item,
                             es_published_t *ret); /* the same, and tells what became of it */
+/* One of the hub's own, about the moment: fleeting. Takes the item. */
+es_err_t es_intake_announce(es_intake_t *intake, es_item_t *item);
 void es_intake_refused(es_intake_t *intake, const char *from, const es_detail_t *detail);
 
 /* handover.c: gives everything to the next hub and waits for its word. ES_OK: it serves. ES_EIO: it
@@ -226,6 +232,29 @@ es_err_t es_events_published(const es_intake_t *intake, const es_published_t *v,
                              es_buf_t *out);
 es_err_t es_events_info(es_intake_t *intake, es_str_t request, es_buf_t *out, es_detail_t *detail);
 es_err_t es_events_clear(es_intake_t *intake, es_str_t request, es_detail_t *detail);
+
+/* presence.c, presence_tell.c: who is on which channel; presence_int.h has the objects. A stream
+ * with an attendee joins when it is held. `in`: its channels. */
+es_err_t es_presence_make(es_intake_t *intake);
+void es_presence_free(es_intake_t *intake); /* NULL is fine; every stream is back */
+es_err_t es_presence_attend(es_stream_t *stream, size_t channels, const es_delivery_t *delivery);
+/* Before the stream has a loop: who is there is the first thing that it writes. */
+es_err_t es_presence_greet(es_intake_t *intake, const es_instruct_t *in, es_stream_t *stream);
+void es_presence_join(es_intake_t *intake, es_stream_t *stream);
+void es_presence_resume(es_intake_t *intake, es_stream_t *stream); /* joined with another hub */
+void es_presence_leave(es_intake_t *intake, es_stream_t *stream);
+const char *es_presence_name(const es_stream_t *stream, uint64_t *ret_grace_ms);
+/* {"count": ...} of the channel that a presence channel tells of; ES_ENOENT: it is none. */
+es_err_t es_presence_state(es_intake_t *intake, es_str_t name, es_buf_t *out);
+int es_presence_timeout(const es_intake_t *intake); /* for epoll_wait */
+void es_presence_run(es_intake_t *intake);          /* what is due */
+/* A hand-over: ", \"owed\": [...]" of DONE, the channels whose listeners have not been told all;
+ * and there again, with "event". They are not told at once: who was there may be on the way. */
+es_err_t es_presence_owed(es_intake_t *intake, es_buf_t *out);
+void es_presence_take_over(es_intake_t *intake, es_str_t done);
+void es_presence_doubt(es_intake_t *intake, const es_stream_t *stream); /* it is not handed over */
+void es_presence_owe(es_intake_t *intake, es_str_t channel);
+void es_presence_owe_all(es_intake_t *intake); /* that have listeners */
 
 /* pull.c */
 es_err_t es_pull_start(es_intake_t *intake);

@@ -167,6 +167,7 @@ static es_err_t on_hold(es_intake_t *intake, es_link_t *link, const es_wire_mess
         return ES_EINVAL;
     }
     es_intake_command(intake, link->reserved->loop->number, &cmd);
+    es_presence_join(intake, link->reserved);
     link->reserved = NULL;
     return ES_OK;
 }

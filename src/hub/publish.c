@@ -74,6 +74,7 @@ void es_intake_publish_item(es_intake_t *intake, es_item_t *item, es_published_t
         return;
     }
     number = es_events_next(intake);
+    intake->event = intake->order;
     ret->number = action == ES_ACTION_SEND ? number : 0;
     es_events_keep(intake, item, number);
     if (!entry) {
@@ -87,6 +88,30 @@ void es_intake_publish_item(es_intake_t *intake, es_item_t *item, es_published_t
     }
     frame_to_loops(intake, entry, frame, action == ES_ACTION_CLOSE);
     es_frame_unref(frame);
+}
+
+es_err_t es_intake_announce(es_intake_t *intake, es_item_t *item)
+{
+    const es_str_t name = { item->channel, item->channel_len };
+    es_entry_t *entry = es_registry_find(intake->registry, name);
+    es_frame_t *frame;
+
+    if (!entry) {
+        es_item_free(item);
+        return ES_OK;
+    }
+    frame = make_frame(intake, entry, item, 0);
+    if (!frame) {
+        return ES_ENOMEM;
+    }
+    frame->fleeting = true;
+    (void)es_events_next(intake);
+    if (intake->history) {
+        es_history_skip(intake->history, intake->order);
+    }
+    frame_to_loops(intake, entry, frame, false);
+    es_frame_unref(frame);
+    return ES_OK;
 }
 
 void es_intake_publish(es_intake_t *intake, es_item_t *item)

@@ -15,7 +15,8 @@
  * written, waited for and handed over as a message of which a part is written.
  *
  * A stream that would miss something is cut as one that lags: what was pruned or cleared before it
- * was read, or could not be kept. Gaps up to `forgiven` were told at the reservation.
+ * was read, or could not be kept, or never is (fleeting frames). Gaps up to `forgiven` were told at
+ * the reservation.
  *
  * One whose time is up (stream.c) gets what comes up to `final`, and ends.
  *
@@ -78,9 +79,23 @@ void es_replay_loop_start(es_stream_t *stream)
     }
 }
 
+/* Has a log dropped what the stream still needs and the history does not have: an event about the
+ * moment? Who comes back is told the state anew. */
+static bool missed_a_moment(const es_stream_t *s)
+{
+    uint16_t i;
+
+    for (i = 0; i < s->sub_count; i++) {
+        if (s->subs[i].cursor < s->subs[i].channel->fleeted) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool es_replay_loop_fall_back(es_stream_t *stream)
 {
-    if (!stream->events || !stream->loop->history) {
+    if (!stream->events || !stream->loop->history || missed_a_moment(stream)) {
         return false;
     }
     stream->replaying = true;
@@ -199,6 +214,10 @@ static void go_live(es_stream_t *s, uint64_t now_ms)
 {
     uint16_t i;
 
+    if (missed_a_moment(s)) {
+        es_stream_loop_end(s, ES_END_LAG);
+        return;
+    }
     for (i = 0; i < s->sub_count; i++) {
         if (s->subs[i].cursor < s->subs[i].channel->tail) {
             s->subs[i].cursor = s->subs[i].channel->tail;

@@ -159,6 +159,10 @@ static es_err_t make_stream(es_intake_t *intake, es_str_t hold, es_instruct_t **
             s = NULL;
         }
     }
+    if (s && es_presence_attend(s, in->channel_count, &delivery) != ES_OK) {
+        es_stream_free(s);
+        s = NULL;
+    }
     if (!s) {
         es_delivery_clear(&delivery);
         es_instruct_free(in);
@@ -186,6 +190,9 @@ static es_err_t admit(es_intake_t *intake, es_instruct_t *in, es_stream_t *s, es
         return err;
     }
     err = es_limits_add(intake, s);
+    if (err == ES_OK) {
+        err = es_presence_greet(intake, in, s);
+    }
     if (err == ES_OK) {
         err = place(intake, in, s);
     }
@@ -305,6 +312,9 @@ es_err_t es_intake_resume(es_intake_t *intake, es_str_t hold, int fd, es_str_t r
     if (err == ES_ENOMEM) {
         (void)es_fail(detail, err, "the hub is out of memory");
     }
+    if (err == ES_OK && fd >= 0) {
+        es_presence_resume(intake, s);
+    }
     if (err == ES_OK) {
         *ret = s;
     }
@@ -328,6 +338,7 @@ void es_intake_take_back(es_intake_t *intake)
         const int loop = s->loop->number;
 
         leave_channels(intake, s, loop, true);
+        es_presence_leave(intake, s);
         intake->loop_load[loop]--;
         es_limits_remove(intake, s);
         es_stream_free(s);

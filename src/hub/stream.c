@@ -100,6 +100,7 @@ void es_stream_free(es_stream_t *stream)
     free(stream->uri);
     free(stream->log);
     free(stream->from);
+    free(stream->attendee);
     free(stream);
 }
 
@@ -163,7 +164,8 @@ static bool gather_next(gather_t *g, es_stream_t *s, es_sub_t *sub)
     es_verdict_t verdict = ES_DELIVER_SHARED;
     es_frame_t *own = NULL;
 
-    if (s->events && entry->order <= s->sent && frame->action != ES_ACTION_CLOSE) {
+    if (s->events && entry->order <= s->sent && frame->action != ES_ACTION_CLOSE &&
+        !frame->fleeting) {
         sub->cursor++; /* it came from the history */
         return true;
     }

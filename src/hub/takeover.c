@@ -68,14 +68,15 @@ static json_int_t read_number(const json_t *o, const char *name)
     return json_is_integer(v) && json_integer_value(v) >= 0 ? json_integer_value(v) : -1;
 }
 
-/* {"order": n, "instance": n}; -1: it has no instance. */
+/* {"order": n, "instance": n}; -1: it has no instance. `*ret_fleeting`: it says so. */
 static es_err_t read_order(es_str_t text, uint64_t *ret, json_int_t *ret_instance,
-                           es_detail_t *detail)
+                           bool *ret_fleeting, es_detail_t *detail)
 {
     json_t *o = json_loadb(text.p, text.n, 0, NULL);
     const json_int_t n = read_number(o, "order");
 
     *ret_instance = read_number(o, "instance");
+    *ret_fleeting = json_is_true(json_object_get(o, "fleeting"));
     json_decref(o);
     if (n < 0) {
         return es_fail(detail, ES_EINVAL, "'order' is missing");
@@ -93,10 +94,11 @@ static es_err_t on_frame(takeover_t *t, es_str_t payload, es_detail_t *detail)
     es_frame_t *frame;
     uint64_t order = 0;
     json_int_t instance = -1;
+    bool fleeting = false;
     es_err_t err = split(payload, &text, &packet, detail);
 
     if (err == ES_OK) {
-        err = read_order(text, &order, &instance, detail);
+        err = read_order(text, &order, &instance, &fleeting, detail);
     }
     if (err == ES_OK) {
         err = es_item_from_kept(packet, &item, detail);
@@ -110,6 +112,7 @@ static es_err_t on_frame(takeover_t *t, es_str_t payload, es_detail_t *detail)
         err = es_frame_add_event(frame, (uint64_t)instance, instance > 0 ? order : 0);
     }
     if (err == ES_OK) {
+        frame->fleeting = fleeting;
         err = es_kept_add(t->kept, frame, order);
     }
     if (err == ES_OK && order > t->intake->order) {
@@ -123,13 +126,15 @@ static es_err_t on_frame(takeover_t *t, es_str_t payload, es_detail_t *detail)
 }
 
 /* es_fill_t. The log begins at 1, so that there is a place before its tail for a stream that needs
- * more than came. Dirty until the loop's first pass: nobody empties it before all streams are on.
- */
+ * more than came; what that was on a presence channel, no history has. Dirty until the first pass:
+ * nobody empties it before all streams are on. */
 static es_err_t fill(void *ctx, es_loop_t *loop, es_channel_t *channel)
 {
     const takeover_t *t = ctx;
+
     channel->tail = 1;
     channel->head = 1;
+    channel->fleeted = es_presence_of((es_str_t) { channel->name, channel->name_len }, NULL);
     channel->dirty = true;
     channel->next_dirty = loop->dirty;
     loop->dirty = channel;
@@ -233,10 +238,11 @@ static es_err_t on_done(takeover_t *t, const es_wire_message_t *m, es_detail_t *
     es_str_t text, stats;
     uint64_t order = 0;
     json_int_t instance = -1;
+    bool fleeting = false;
     es_err_t err = split(m->payload, &text, &stats, detail);
 
     if (err == ES_OK) {
-        err = read_order(text, &order, &instance, detail);
+        err = read_order(text, &order, &instance, &fleeting, detail);
     }
     if (err == ES_OK && order > t->intake->order) {
         t->intake->order = order;
@@ -246,6 +252,7 @@ static es_err_t on_done(takeover_t *t, const es_wire_message_t *m, es_detail_t *
     }
     if (err == ES_OK) {
         es_stats_carry(t->intake, stats);
+        es_presence_take_over(t->intake, text);
     }
     es_events_open(t->intake); /* the hub before has closed it */
     forget_logs(t->intake);
@@ -391,6 +398,9 @@ void es_take_over(es_intake_t *intake, int predecessor)
         close(predecessor);
         intake->done = true;
         return;
+    }
+    if (err != ES_OK || t.lost > 0) { /* somebody may not have come along */
+        es_presence_owe_all(intake);
     }
     if (err == ES_OK) {
         es_log(&intake->config->log, ES_LOG_INFO, "ES0358",

@@ -28,6 +28,18 @@ static json_t *from_to_json(const es_position_t *from)
     }
 }
 
+/* NULL: out of memory. */
+static json_t *presence_to_json(const es_delivery_t *d)
+{
+    json_t *o = json_pack("{s:I}", "grace", (json_int_t)d->grace_ms);
+
+    if (o && d->member && json_object_set_new(o, "name", json_string(d->member)) != 0) {
+        json_decref(o);
+        return NULL;
+    }
+    return o;
+}
+
 /* What a stream of the native endpoint has. Unlike what serves the log alone, none of it may be
  * left out. */
 static bool put_native(json_t *o, const es_delivery_t *d)
@@ -36,6 +48,7 @@ static bool put_native(json_t *o, const es_delivery_t *d)
 
     return (!d->events || json_object_set_new(o, "events", json_true()) == 0) &&
            (!positioned || json_object_set_new(o, "from", from_to_json(&d->from)) == 0) &&
+           (!d->presence || json_object_set_new(o, "presence", presence_to_json(d)) == 0) &&
            (d->until_ms == 0 ||
             json_object_set_new(o, "until", json_integer((json_int_t)d->until_ms)) == 0);
 }
@@ -213,6 +226,31 @@ static es_err_t from_from_json(const json_t *o, es_position_t *from, es_detail_t
     return ES_OK;
 }
 
+static es_err_t presence_from_json(const json_t *o, es_delivery_t *d, es_detail_t *detail)
+{
+    const json_t *name = json_object_get(o, "name");
+    const es_str_t text = { json_string_value(name), json_string_length(name) };
+    int64_t grace = 0;
+
+    if (!o) {
+        return ES_OK;
+    }
+    if (!take_int(o, "grace", 0, &grace) || grace > ES_GRACE_MAX ||
+        (name && (!json_is_string(name) || !es_presence_shows(text)))) {
+        return es_fail(detail, ES_EINVAL,
+                       "'presence' of 'delivery' needs 'grace', 0 to %d, and may have a 'name' of "
+                       "at most %d bytes",
+                       ES_GRACE_MAX, ES_MAX_DISPLAY_NAME);
+    }
+    d->presence = true;
+    d->grace_ms = (uint64_t)grace;
+    if (name) {
+        d->member = es_memdup(text.p, text.n);
+        return d->member ? ES_OK : ES_ENOMEM;
+    }
+    return ES_OK;
+}
+
 static es_err_t native_from_json(const json_t *o, es_delivery_t *d, es_detail_t *detail)
 {
     const json_t *events = json_object_get(o, "events");
@@ -223,6 +261,9 @@ static es_err_t native_from_json(const json_t *o, es_delivery_t *d, es_detail_t 
     }
     d->events = json_is_true(events);
     err = from_from_json(json_object_get(o, "from"), &d->from, detail);
+    if (err == ES_OK) {
+        err = presence_from_json(json_object_get(o, "presence"), d, detail);
+    }
     return err == ES_OK ? take_ms(o, "until", &d->until_ms, detail) : err;
 }
 
@@ -332,6 +373,7 @@ es_err_t es_hold_decode(es_str_t json, es_instruct_t **ret, es_delivery_t *ret_d
 void es_delivery_clear(es_delivery_t *delivery)
 {
     free(delivery->peer);
+    free(delivery->member);
     free(delivery->uri);
     free(delivery->resume);
     free(delivery->log);

@@ -25,12 +25,14 @@ static es_err_t dump(json_t *root, char **ret, size_t *ret_len)
     return ES_OK;
 }
 
-es_err_t es_channel_encode(const char *name, char **ret, size_t *ret_len)
+es_err_t es_channel_encode(const char *name, bool presence, char **ret, size_t *ret_len)
 {
     if (!es_text_is_utf8(es_str(name))) {
         return ES_EINVAL;
     }
-    return dump(json_pack("{s:s}", "channel", name), ret, ret_len);
+    return dump(presence ? json_pack("{s:s, s:b}", "channel", name, "presence", 1)
+                         : json_pack("{s:s}", "channel", name),
+                ret, ret_len);
 }
 
 static json_t *item(const char *name, const char *id, es_str_t content)

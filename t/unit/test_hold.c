@@ -252,6 +252,81 @@ static void refuses_what_is_no_hold_message(void **state)
     }
 }
 
+static void presence_comes_back(void **state)
+{
+    static const char *const names[] = { "Ann \"\xc3\x84\"", NULL };
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < ES_COUNT(names); i++) {
+        es_instruct_t *in =
+            instruct("{\"hold\": {\"mode\": \"stream\", \"channels\": [{\"name\": \"a\"}]}}");
+        const es_delivery_t to = { .events = true,
+                                   .presence = true,
+                                   .member = (char *)(uintptr_t)names[i],
+                                   .grace_ms = ES_GRACE_MAX };
+        es_instruct_t *back = NULL;
+        es_delivery_t from = { 0 };
+        es_detail_t detail;
+        char *text = NULL;
+        size_t len = 0;
+
+        assert_int_equal(es_hold_encode(in, &to, &text, &len), ES_OK);
+        assert_err(es_hold_decode((es_str_t) { text, len }, &back, &from, &detail), ES_OK, &detail);
+        assert_true(from.presence);
+        assert_int_equal(from.grace_ms, ES_GRACE_MAX);
+        if (names[i]) {
+            assert_string_equal(from.member, names[i]);
+        }
+        else {
+            assert_null(from.member);
+        }
+        es_delivery_clear(&from);
+        es_instruct_free(back);
+        es_instruct_free(in);
+        free(text);
+    }
+}
+
+static void refuses_presence_that_no_child_writes(void **state)
+{
+#define NAME_64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+    static const char *const values[] = {
+        "null",
+        "true",
+        "{}",
+        "{\"grace\": -1}",
+        "{\"grace\": 60001}",
+        "{\"grace\": \"5s\"}",
+        "{\"grace\": 0, \"name\": 7}",
+        "{\"grace\": 0, \"name\": null}",
+        "{\"grace\": 0, \"name\": \"\"}",
+        "{\"grace\": 0, \"name\": \"a\\u0000\"}",
+        "{\"grace\": 0, \"name\": \"a\\nb\"}",
+        "{\"grace\": 0, \"name\": \"\\u0085\"}",
+        "{\"grace\": 0, \"name\": \"" NAME_64 NAME_64 NAME_64 NAME_64 "x\"}",
+    };
+#undef NAME_64
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < ES_COUNT(values); i++) {
+        es_instruct_t *in = NULL;
+        es_delivery_t d = { 0 };
+        es_detail_t detail = { "" };
+        char text[1024];
+
+        snprintf(text, sizeof text,
+                 "{\"hold\": {\"mode\": \"stream\", \"channels\": []}, \"delivery\": "
+                 "{\"framing\": \"raw\", \"presence\": %s}}",
+                 values[i]);
+        assert_err(es_hold_decode(es_str(text), &in, &d, &detail), ES_EINVAL, &detail);
+        assert_non_null(strstr(detail.text, "'presence' of 'delivery' needs 'grace'"));
+        assert_null(in);
+        assert_null(d.member);
+    }
+}
+
 static void a_resumed_stream_comes_back(void **state)
 {
     es_instruct_t *in = instruct("{\"hold\": {\"mode\": \"stream\", \"channels\": "
@@ -331,6 +406,8 @@ int main(void)
         cmocka_unit_test(leaves_out_what_is_unknown_or_not_utf8),
         cmocka_unit_test(native_facts_come_back),
         cmocka_unit_test(refuses_positions_that_no_child_writes),
+        cmocka_unit_test(presence_comes_back),
+        cmocka_unit_test(refuses_presence_that_no_child_writes),
         cmocka_unit_test(carries_the_largest_instruct),
         cmocka_unit_test(refuses_what_is_no_hold_message),
         cmocka_unit_test(a_resumed_stream_comes_back),

@@ -21,10 +21,12 @@ static void a_reservation_without_memory_leaves_nothing(void **state)
 {
     static const char hold[] =
         "{\"hold\": {\"mode\": \"stream\", \"channels\": [{\"name\": \"a\", \"prev-id\": \"1\", "
-        "\"filters\": [\"build-id\"]}, {\"name\": \"b\"}, {\"name\": \"c\"}, {\"name\": \"d\"}], "
+        "\"filters\": [\"build-id\"]}, {\"name\": \"b\"}, {\"name\": \"c\"}, {\"name\": "
+        "\"b/presence\"}], "
         "\"keep-alive\": {\"content\": \"x\"}, \"meta\": {\"user\": \"me\"}}, "
         "\"delivery\": {\"framing\": \"raw\", \"peer\": \"192.0.2.9:1\", \"uri\": \"/\", "
-        "\"log\": \"x\\ny\", \"started\": 1, \"events\": true, \"from\": {\"last\": 3}}}";
+        "\"log\": \"x\\ny\", \"started\": 1, \"events\": true, \"from\": {\"last\": 3}, "
+        "\"presence\": {\"grace\": 1000, \"name\": \"me\"}}}";
     rig_t rig;
     es_stream_t *s = NULL, *first;
     es_detail_t detail;
@@ -36,6 +38,7 @@ static void a_reservation_without_memory_leaves_nothing(void **state)
     rig.config.max_per_client = 1; /* a count that stays behind would refuse the next try */
     rig.config.stream_log = 1;     /* never written: it is not held */
     assert_int_equal(es_limits_make(&rig.intake), ES_OK);
+    assert_int_equal(es_presence_make(&rig.intake), ES_OK);
     /* One of its channels is there already. */
     first = rig_reserve(&rig, fx_hold("raw", "[{\"name\": \"b\"}]", ""));
     for (allowed = 0; err != ES_OK; allowed++) {
@@ -60,6 +63,7 @@ static void a_reservation_without_memory_leaves_nothing(void **state)
     es_stream_loop_end(first, ES_END_RELEASED);
     rig_close(&rig);
     es_limits_free(&rig.intake);
+    es_presence_free(&rig.intake);
 }
 
 /* A stream that has missed a message ends, so that its client comes back and asks; else the client
@@ -168,6 +172,69 @@ static void an_event_without_memory_is_lost_whole(void **state)
     es_buf_free(&got);
 }
 
+/* Whoever cannot be counted is not, and what cannot be told is owed: nobody leaves who never came.
+ */
+static void presence_without_memory_keeps_its_books(void **state)
+{
+    static const char hold[] =
+        "{\"hold\": {\"mode\": \"stream\", \"channels\": [{\"name\": \"room%s\"}]}, \"delivery\": "
+        "{\"framing\": \"raw\", \"events\": true, \"presence\": {\"grace\": 0%s}}}";
+    static const char *const names[] = { "", ", \"name\": \"me\"" };
+    char text[512];
+    size_t i;
+
+    (void)state;
+    for (i = 0; i < ES_COUNT(names); i++) {
+        bool told = false;
+        es_buf_t got;
+        rig_t rig;
+        long allowed;
+        int client;
+
+        es_buf_init(&got, 1 << 20);
+        rig_open(&rig, ES_HUB_LAG_DEFAULT);
+        assert_int_equal(es_presence_make(&rig.intake), ES_OK);
+        snprintf(text, sizeof text, hold, "/presence", "");
+        client = rig_hold(&rig, rig_reserve(&rig, es_str(text)));
+        snprintf(text, sizeof text, hold, "", names[i]);
+        for (allowed = 0; !told; allowed++) {
+            es_stream_t *s = rig_reserve(&rig, es_str(text));
+
+            assert_true(allowed < 1000);
+            rig_take(&rig);
+            countdown = allowed;
+            es_presence_join(&rig.intake, s);
+            countdown = -1;
+            rig_round(&rig);
+            got.n = 0;
+            got_read(&got, client);
+            assert_int_equal(es_buf_add(&got, "", 1), ES_OK);
+            told = strstr(got.p, "event: join\ndata: {\"channel\": \"room\"") != NULL;
+            assert_true(told || !strstr(got.p, "event: join"));
+            countdown = allowed;
+            es_presence_leave(&rig.intake, s);
+            countdown = -1;
+            es_stream_loop_end(s, ES_END_CLIENT);
+            rig_give_back(&rig);
+            rig_round(&rig);
+            es_buf_free(&got);
+            assert_int_equal(es_presence_state(&rig.intake, S("room/presence"), &got), ES_OK);
+            assert_bytes(got.p, got.n, "{\"count\": 0, \"members\": 0, \"names\": []}");
+            rig.now_ms += 5000; /* what is owed is told, and nothing is owed any more */
+            es_presence_run(&rig.intake);
+            rig.now_ms += 5000;
+            es_presence_run(&rig.intake);
+            assert_int_equal(es_presence_timeout(&rig.intake), -1);
+            rig_round(&rig);
+        }
+        assert_true(allowed > 5);
+        rig_close(&rig);
+        es_presence_free(&rig.intake);
+        close(client);
+        es_buf_free(&got);
+    }
+}
+
 static void a_log_that_cannot_grow_keeps_what_it_has(void **state)
 {
     es_channel_t *c = es_channel_make(S("a"), NULL);
@@ -268,6 +335,7 @@ int main(void)
         cmocka_unit_test(a_reservation_without_memory_leaves_nothing),
         cmocka_unit_test(a_publish_without_memory_is_not_missed_silently),
         cmocka_unit_test(an_event_without_memory_is_lost_whole),
+        cmocka_unit_test(presence_without_memory_keeps_its_books),
         cmocka_unit_test(a_log_that_cannot_grow_keeps_what_it_has),
         cmocka_unit_test(a_subscription_that_cannot_join_changes_nothing),
         cmocka_unit_test(the_wire_says_that_it_has_no_memory),

@@ -9,11 +9,11 @@ static void channels_are_json(void **state)
     size_t len = 0;
 
     (void)state;
-    assert_int_equal(es_channel_encode("a\"\xc3\xa4", &text, &len), ES_OK);
+    assert_int_equal(es_channel_encode("a\"\xc3\xa4", false, &text, &len), ES_OK);
     assert_string_equal(text, "{\"channel\":\"a\\\"\xc3\xa4\"}");
     assert_int_equal(len, strlen(text));
     free(text);
-    assert_int_equal(es_channel_encode("\xff", &text, &len), ES_EINVAL);
+    assert_int_equal(es_channel_encode("\xff", false, &text, &len), ES_EINVAL);
 }
 
 /* What is encoded is what publishers may send. */

@@ -196,6 +196,41 @@ static void has_caps(void **state)
     free(many);
 }
 
+static void presence_channels_are_known_by_their_end(void **state)
+{
+    es_str_t channel;
+
+    (void)state;
+    assert_true(es_presence_of(S("a/b/presence"), &channel));
+    assert_bytes(channel.p, channel.n, "a/b");
+    assert_true(es_presence_of(S("a/presence/presence"), &channel));
+    assert_bytes(channel.p, channel.n, "a/presence");
+    assert_false(es_presence_of(S("/presence"), &channel));
+    assert_false(es_presence_of(S("presence"), &channel));
+    assert_false(es_presence_of(S("a/presence/"), NULL));
+    assert_false(es_presence_of(S(""), NULL));
+}
+
+static void names_that_may_be_shown(void **state)
+{
+    char *longest = es_repeat('x', ES_MAX_DISPLAY_NAME);
+    char *longer = es_repeat('x', ES_MAX_DISPLAY_NAME + 1);
+
+    (void)state;
+    assert_true(es_presence_shows(S("Ann \xc3\x84 <b>\"")));
+    assert_true(es_presence_shows(S("\xc2\xa0")));
+    assert_true(es_presence_shows(es_str(longest)));
+    assert_false(es_presence_shows(es_str(longer)));
+    assert_false(es_presence_shows(S("")));
+    assert_false(es_presence_shows(S("a\tb")));
+    assert_false(es_presence_shows(S("a\x7f")));
+    assert_false(es_presence_shows(S("\xc2\x9f")));
+    assert_false(es_presence_shows(S("\xff")));
+    assert_false(es_presence_shows(S("a\xc2")));
+    free(longest);
+    free(longer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -205,6 +240,8 @@ int main(void)
         cmocka_unit_test(patterns_bound_it),
         cmocka_unit_test(says_what_is_wrong),
         cmocka_unit_test(has_caps),
+        cmocka_unit_test(presence_channels_are_known_by_their_end),
+        cmocka_unit_test(names_that_may_be_shown),
     };
     return cmocka_run_group_tests_name("select", tests, NULL, NULL);
 }
