@@ -349,7 +349,7 @@ def test_damaged(damaged, what):
 def test_damaged_while_it_runs(damaged):
     """Somebody cuts the file: whatever that does to the hub, the next one has a history again."""
     httpd, channel = damaged, unique()
-    httpd.allow(r"\[eventstream:\w+\]", "exit signal Bus")
+    httpd.allow(r"\[eventstream:\w+\]", "exit signal", "AddressSanitizer:DEADLYSIGNAL")
     ids = [post(httpd, channel, f"{i} " + "z" * 1000) for i in range(60)]
     cut(history_file(httpd), 8192)
 
@@ -366,6 +366,9 @@ def test_damaged_while_it_runs(damaged):
     assert reset(httpd, [channel], ids[-1]), httpd.log_text()[since:]
     for path in (httpd.root / "cores").iterdir():
         path.unlink()  # of the hub that met the hole
+    for path in (httpd.root / "sanitizer").iterdir():
+        assert re.search(r"#0 .*liblmdb", path.read_text()), path.read_text()
+        path.unlink()
 
 
 # ---- no place -------------------------------------------------------------------------------------
