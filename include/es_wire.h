@@ -125,7 +125,8 @@ es_err_t es_wire_send(int link, es_wire_type_t type, uint32_t number, es_str_t p
                       int timeout_ms);
 
 /** Waits for the answer to `number`. `*ret_text` is NUL-terminated, the caller frees.
- * ES_EAGAIN: nothing within `timeout_ms`; ES_EIO: the hub is gone; ES_EINVAL: not our protocol. */
+ * ES_EAGAIN: nothing within `timeout_ms`; ES_EINVAL: not our protocol; ES_EIO: the hub is gone, and
+ * errno is ECONNRESET if it had not read all of the message, so cannot have acted on it. */
 es_err_t es_wire_answer(int link, uint32_t number, int timeout_ms, es_err_t *ret_code,
                         char **ret_text, size_t *ret_len);
 

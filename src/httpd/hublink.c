@@ -7,7 +7,8 @@
  * When the hub was restarted, idle links are dead ends: sending on one fails, it is thrown away and
  * the next is tried, until a fresh one goes through the door. Its hello waits there until the new
  * hub reads it. A request that got no answer is sent again to the new hub. Nothing can come twice
- * by that: the streams of the old hub died with it.
+ * by that: the streams of the old hub died with it. But what it stored did not: with a history, a
+ * publish that the old hub had read whole is not sent again, and its sender is told so.
  *
  * No pool owns the links: a child may be ended in the middle of a request (prefork runs its exit in
  * a signal handler), and then the process' end closes them. apr_reslist, which would otherwise do
@@ -17,6 +18,7 @@
 
 #include "apr_thread_mutex.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -107,9 +109,10 @@ es_err_t es_hublink_tell(es_hublink_t *link, es_wire_type_t type, int fd)
     return es_wire_send(link->fd, type, ++link->number, es_str(""), fd, PATIENCE * 1000);
 }
 
-/* One try on one link. ES_EIO and ES_EAGAIN: the link is of no use. */
+/* One try on one link. ES_EIO and ES_EAGAIN: the link is of no use. `*ret_read`: the hub has read
+ * the request, and died. */
 static es_err_t ask(es_hublink_t *link, es_wire_type_t type, es_str_t payload, apr_time_t deadline,
-                    es_err_t *code, char **text)
+                    es_err_t *code, char **text, bool *ret_read)
 {
     const apr_interval_time_t left = deadline - apr_time_now();
     const int left_ms = left > 0 ? (int)apr_time_as_msec(left) : 0;
@@ -117,7 +120,12 @@ static es_err_t ask(es_hublink_t *link, es_wire_type_t type, es_str_t payload, a
     size_t len = 0;
     es_err_t err = es_wire_send(link->fd, type, number, payload, -1, left_ms);
 
-    return err == ES_OK ? es_wire_answer(link->fd, number, left_ms, code, text, &len) : err;
+    *ret_read = false;
+    if (err == ES_OK) {
+        err = es_wire_answer(link->fd, number, left_ms, code, text, &len);
+        *ret_read = err == ES_EIO && errno != ECONNRESET;
+    }
+    return err;
 }
 
 static void text_to_pool(request_rec *r, char *text, const char **ret)
@@ -141,6 +149,7 @@ es_err_t es_hublink_call(request_rec *r, es_wire_type_t type, es_str_t payload, 
                          es_hublink_t **keep)
 {
     const apr_time_t deadline = apr_time_now() + apr_time_from_sec(PATIENCE);
+    const bool once = type == ES_WIRE_PUBLISH && es_server_conf(r->server)->history.directory;
     es_err_t err = ES_EAGAIN, code = ES_OK;
     int attempt = 0;
 
@@ -148,13 +157,14 @@ es_err_t es_hublink_call(request_rec *r, es_wire_type_t type, es_str_t payload, 
     while (idle.lock && apr_time_now() < deadline) {
         es_hublink_t *link;
         char *answer = NULL;
+        bool read = false;
 
         pause_before(attempt++);
         link = take();
         if (!link) {
             continue;
         }
-        err = ask(link, type, payload, deadline, &code, &answer);
+        err = ask(link, type, payload, deadline, &code, &answer, &read);
         if (err == ES_OK) {
             text_to_pool(r, answer, text);
             if (keep && code == ES_OK) {
@@ -166,6 +176,12 @@ es_err_t es_hublink_call(request_rec *r, es_wire_type_t type, es_str_t payload, 
             return code;
         }
         es_hublink_give(link, false);
+        if (once && read) {
+            ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
+                          ESLOGNO(0135) "the hub died while it had a publish");
+            *text = "the hub died before it answered; it may have it all the same";
+            return ES_EAGAIN;
+        }
         if (err != ES_EIO) {
             break; /* no answer in all the time, out of memory, or a hub that speaks otherwise */
         }

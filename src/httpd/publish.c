@@ -161,6 +161,10 @@ static int publish_items(request_rec *r, const char *body, size_t length, es_for
                       detail.text);
         return answer_error(r, HTTP_BAD_REQUEST, detail.text);
     }
+    if (err == ES_EFULL) { /* it was delivered: who sends it again would send it twice */
+        return answer_error(r, HTTP_INSUFFICIENT_STORAGE,
+                            apr_pstrcat(r->pool, "Published, but not kept: ", text, ".", NULL));
+    }
     if (err != ES_OK) {
         return answer_error(
             r, HTTP_SERVICE_UNAVAILABLE,

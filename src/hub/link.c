@@ -95,16 +95,11 @@ static es_err_t answer_made(es_link_t *link, const es_wire_message_t *m, es_buf_
     return err;
 }
 
-/* Delivered, but it was not kept: the publisher is told. */
-static es_err_t answer_kept(es_link_t *link, uint32_t number, es_err_t code, const es_detail_t *why)
+/* Delivered, but it was not kept: ES_EFULL says that, the text says why. */
+static es_err_t answer_not_kept(es_link_t *link, uint32_t number, const es_detail_t *why)
 {
-    es_detail_t text = { "" };
-    es_err_t err;
+    const es_err_t err = es_wire_reply(link->source.fd, number, ES_EFULL, es_str(why->text));
 
-    if (code != ES_OK) {
-        (void)es_fail(&text, code, "delivered, but not kept: %s", why->text);
-    }
-    err = es_wire_reply(link->source.fd, number, ES_EFULL, es_str(text.text));
     return err == ES_EAGAIN ? ES_EFULL : err;
 }
 
@@ -205,7 +200,7 @@ static es_err_t on_publish(es_intake_t *intake, es_link_t *link, const es_wire_m
     }
     if (err == ES_OK && intake->history_broken.text[0]) {
         es_buf_free(&out);
-        return answer_kept(link, m->head.number, ES_EIO, &intake->history_broken);
+        return answer_not_kept(link, m->head.number, &intake->history_broken);
     }
     return answer_made(link, m, &out, err);
 }
@@ -363,7 +358,7 @@ static es_err_t answer_parked(es_intake_t *intake, es_link_t *link)
         return answer_made(link, &m, &text, ES_OK);
     }
     es_buf_free(&text);
-    return link->parked_type == ES_WIRE_PUBLISH ? answer_kept(link, link->parked_number, code, &why)
+    return link->parked_type == ES_WIRE_PUBLISH ? answer_not_kept(link, link->parked_number, &why)
                                                 : answer(link, &m, code, es_str(why.text));
 }
 

@@ -159,18 +159,21 @@ static int is_aside(const struct dirent *entry)
     return strncmp(entry->d_name, start, sizeof start - 1) == 0;
 }
 
-/* A disk that goes on damaging files must not be filled with them. Their names sort by time. */
-static void remove_older(const es_store_t *s)
+/* A disk that goes on damaging files must not be filled with them. Their names sort by time, but
+ * for those of one second; so the one that was just moved is left out. */
+static void remove_older(const es_store_t *s, const char *newest)
 {
     struct dirent **found = NULL;
     int n = scandir(s->config.dir, &found, is_aside, alphasort);
-    int i;
+    int i, left = n;
 
     for (i = 0; i < n; i++) {
         char path[PATH_MAX];
         int len = snprintf(path, sizeof path, "%s/%s", s->config.dir, found[i]->d_name);
 
-        if (i < n - KEPT_ASIDE && len > 0 && (size_t)len < sizeof path && unlink(path) == 0) {
+        if (left > KEPT_ASIDE && len > 0 && (size_t)len < sizeof path &&
+            strcmp(path, newest) != 0 && unlink(path) == 0) {
+            left--;
             es_log(&s->config.log, ES_LOG_NOTICE, "ES0361", "history: removed the older %s", path);
         }
         free(found[i]);
@@ -205,6 +208,6 @@ es_err_t es_store_aside(es_store_t *s, const char *why, es_detail_t *detail)
     es_log(&s->config.log, ES_LOG_ERR, "ES0362",
            "history: %s cannot be used: %s. It was moved to %s and a new history is begun", s->file,
            why, path);
-    remove_older(s);
+    remove_older(s, path);
     return ES_OK;
 }

@@ -90,6 +90,7 @@ struct es_store {
     uint64_t newest_ms;
     uint64_t sweep; /* where es_store_prune looks for channels over max_count; UINT64_MAX: done */
     bool full;      /* said in the log */
+    uint64_t removed, removed_told; /* for want of room: since the last line, and when that was */
     /* Any thread's: */
     atomic_bool damage_told;
 };

@@ -13,8 +13,9 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
-enum { ROUNDS = 8, STEP = 1024, MARGIN = 65536 };
+enum { ROUNDS = 8, STEP = 1024, MARGIN = 65536, TELL_MS = 60 * 1000 };
 
 bool es_store_is_full(int rc)
 {
@@ -78,13 +79,46 @@ static int make_room(es_wtx_t *w, void *arg)
                                             used > room->bytes ? used - room->bytes : 0);
 }
 
+/* Would `bytes` fit if all records went? What would not must cost none of them. The file's own
+ * pages can be used again; beside them there is what the disk has left. */
+static bool may_fit(const es_store_t *s, int why, uint64_t bytes)
+{
+    struct statvfs disk;
+    MDB_envinfo info;
+    MDB_stat stat;
+    uint64_t room;
+
+    if (why == MDB_MAP_FULL || statvfs(s->config.dir, &disk) != 0 ||
+        mdb_env_info(s->env, &info) != 0 || mdb_env_stat(s->env, &stat) != 0) {
+        return true; /* the map takes every batch that is accepted at all */
+    }
+    room = ((uint64_t)info.me_last_pgno + 1) * stat.ms_psize;
+    return bytes <= room + (uint64_t)disk.f_bavail * disk.f_frsize;
+}
+
+/* On a full disk each write gives up records: that is said once in a while, with their sum. */
+static void tell_removed(es_store_t *s, size_t removed, int why)
+{
+    const uint64_t now = s->config.wall_ms(s->config.clock_ctx);
+
+    s->removed += removed;
+    if (s->removed_told == 0 || now - s->removed_told >= TELL_MS || now < s->removed_told) {
+        es_log(&s->config.log, ES_LOG_WARN, "ES0365",
+               "history: %s has no room (%s): the oldest %llu records were removed", s->config.dir,
+               mdb_strerror(why), (unsigned long long)s->removed);
+        s->removed = 0;
+        s->removed_told = now;
+    }
+}
+
 /* The work, after the oldest records have made room for it if need be. LMDB calls a write that the
  * disk cut short EIO; when removing records works and the work does not, it is the room. What is
  * given up is bounded: ROUNDS times `bytes` and the margin. */
 static int write_with_room(es_store_t *s, es_work_t work, void *arg, uint64_t bytes)
 {
     const int first = es_store_write(s, work, arg, NULL);
-    es_room_t room = { STEP, bytes + MARGIN };
+    const bool fits = first == 0 || may_fit(s, first, bytes);
+    es_room_t room = { fits ? STEP : 0, bytes + MARGIN };
     size_t removed = 0, now = 1;
     int rc = first, full = es_store_is_full(first) ? first : 0, round = 0;
 
@@ -107,11 +141,9 @@ static int write_with_room(es_store_t *s, es_work_t work, void *arg, uint64_t by
         }
     }
     if (removed > 0 && rc == 0) {
-        es_log(&s->config.log, ES_LOG_WARN, "ES0365",
-               "history: %s has no room (%s): the oldest %zu records were removed", s->config.dir,
-               mdb_strerror(full != 0 ? full : first), removed);
+        tell_removed(s, removed, full != 0 ? full : first);
     }
-    full = full == 0 && removed > 0 ? ENOSPC : full;
+    full = full == 0 && (removed > 0 || !fits) ? ENOSPC : full;
     return rc == EIO && full != 0 ? full : rc;
 }
 

@@ -222,7 +222,7 @@ static es_err_t read_whole(int link, void *to, size_t n, int timeout_ms)
             n -= (size_t)k;
         }
         else if (k == 0) {
-            errno = ECONNRESET;
+            errno = EPIPE; /* not ECONNRESET, which says that something was left unread */
             return ES_EIO;
         }
         else if (errno == EAGAIN) {
