@@ -128,6 +128,7 @@ static es_err_t add_record(batch_t *b, const es_store_record_t *record)
             err = es_buf_add(&b->text, text.p, text.n);
         }
     }
+    es_frame_unref(own); /* what a content filter made: events are not filtered */
     es_frame_unref(frame);
     return err;
 }
