@@ -133,7 +133,7 @@ class Curl:
 
     def stop(self):
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)  # as by Ctrl-C
+            self.process.terminate()  # not SIGINT: whoever is started in the background ignores it
         self.process.wait(WAIT)
         self.process.stdout.close()
 
