@@ -16,8 +16,6 @@ from publish import Publisher, Push, item
 from scenario import HUB_ALONE, ended_or_alive, may_end, no_answered_publish_is_lost
 
 LONG = 25.0  # seconds that a stop with streams may take
-# The event MPM closes workers' sockets when it restarts, also one that is just being closed.
-ALLOWED = {"graceful": [], "restart": [r"\(9\)Bad file descriptor: AH03092"]}
 
 
 @pytest.fixture
@@ -91,7 +89,6 @@ def one_hub(httpd):
 def test_streams_go_on(httpd, origin, channel, how):
     """The new configuration answers at once; nothing is cut, again and again. The hub's own streams
     all go on."""
-    httpd.allow(*ALLOWED[how])
     with streams(httpd, origin, channel) as pool:
         for _ in range(3):
             getattr(httpd, how)()
@@ -132,7 +129,6 @@ def test_many_restarts(httpd, origin, channel):
 @pytest.mark.parametrize("how", ["graceful", "restart"])
 def test_no_answered_publish_is_lost(httpd, origin, channel, how):
     """A restart drops the connections of requests in flight; a graceful one does not even that."""
-    httpd.allow(*ALLOWED[how])
     no_answered_publish_is_lost(httpd, origin, channel, getattr(httpd, how), rounds=3,
                                 broken=how == "restart", clean=True)
 
